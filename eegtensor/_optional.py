@@ -1,0 +1,52 @@
+"""Optional packages: imported when needed, explained when absent or broken."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from eegtensor._check import EEGTensorError, fail
+
+
+class MissingPackageError(EEGTensorError, ImportError):
+    """An optional package is absent or cannot be loaded."""
+
+
+def need(name: str, purpose: str, *, extra: str | None = None) -> ModuleType:
+    """Import and return an optional package.
+
+    Parameters
+    ----------
+    name : str
+        Module to import, for example ``"moabb"``.
+    purpose : str
+        What it is needed for, as in "running MOABB evaluations".
+    extra : str | None
+        The extra of eegtensor that installs it.
+
+    Raises
+    ------
+    MissingPackageError
+        If the import fails; the message names the command that mends it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = getattr(error, "name", None) or name
+        package = f"eegtensor[{extra}]" if extra else name
+        fail(
+            f"{purpose[0].upper() + purpose[1:]} needs the package {name!r}, "
+            f"and {missing!r} is not installed",
+            fix=f"pip install '{package}' -c constraints.txt",
+            error=MissingPackageError,
+            cause=error,
+        )
+    except OSError as error:
+        # torchaudio raises OSError when its compiled part and torch differ.
+        fail(
+            f"{purpose[0].upper() + purpose[1:]} needs the package {name!r}, "
+            f"which is installed but does not load: {str(error).splitlines()[0]}",
+            fix="run `eegtensor doctor`, which names the mismatch and its mend",
+            error=MissingPackageError,
+            cause=error,
+        )

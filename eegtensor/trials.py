@@ -1,0 +1,350 @@
+"""`Trials`: signals, labels, metadata, channels; the one type that flows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mne
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eegtensor._check import check_lengths, fail, listing
+from eegtensor.domains import DomainCodes, domain_names, encode_domains
+from eegtensor.store import (
+    StoreWriter,
+    describe,
+    finish_digest,
+    open_store,
+    update_digest,
+)
+
+KEYS = ("dataset", "subject", "session", "run")
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Trials of one or more people, each labelled with its domain.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n_trials, n_channels, n_times)
+        Volts; an array or a read-only memory map.
+    y : ndarray, shape (n_trials,) | None
+        Class names (str), continuous targets (float), or None.
+    metadata : DataFrame
+        One row a trial; the columns dataset, subject, session and run are
+        strings ("" where unknown), others are kept as they came.
+    info : mne.Info
+        Channels, sampling rate in hertz, montage, filters.
+    tmin : float
+        Seconds of the first sample relative to the event.
+
+    Raises
+    ------
+    EEGTensorError
+        If shapes, lengths, channels or labels do not fit together.
+    """
+
+    X: NDArray
+    y: NDArray | None
+    metadata: pd.DataFrame
+    info: mne.Info
+    tmin: float = 0.0
+    _digest: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if getattr(self.X, "ndim", None) != 3:
+            fail(
+                f"X has shape {np.shape(self.X)}",
+                fix="give an array of shape (n_trials, n_channels, n_times)",
+            )
+        n_trials, n_channels, _ = self.X.shape
+        if n_channels != len(self.info["ch_names"]):
+            fail(
+                f"X has {n_channels} channels, info names "
+                f"{len(self.info['ch_names'])} ({listing(self.info['ch_names'])})",
+                fix="pick the same channels in both",
+            )
+        check_lengths(n_trials, y=self.y, metadata=self.metadata)
+        if self.y is not None:
+            object.__setattr__(self, "y", _as_targets(self.y))
+        object.__setattr__(self, "metadata", _with_keys(self.metadata))
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __repr__(self) -> str:
+        n_subjects = self.metadata[["dataset", "subject"]].drop_duplicates().shape[0]
+        n_domains = len(self.domain.names) if len(self) else 0
+        target = "no labels"
+        if self.y is not None:
+            numeric = self.y.dtype.kind == "f"
+            target = "continuous targets" if numeric else f"classes {self.classes}"
+        return (
+            f"<Trials | {len(self)} trials, {n_subjects} subjects, {n_domains} "
+            f"domains, {self.X.shape[1]} channels, {self.X.shape[2]} samples at "
+            f"{self.sfreq:g} Hz from {self.tmin:g} s, {target}>"
+        )
+
+    @property
+    def sfreq(self) -> float:
+        """Sampling rate in hertz."""
+        return float(self.info["sfreq"])
+
+    @property
+    def times(self) -> NDArray:
+        """Seconds of every sample relative to the event, shape (n_times,)."""
+        return self.tmin + np.arange(self.X.shape[2]) / self.sfreq
+
+    @property
+    def ch_names(self) -> list[str]:
+        """Channel names."""
+        return list(self.info["ch_names"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Sorted class names; empty without labels or with continuous targets."""
+        if self.y is None or self.y.dtype.kind == "f":
+            return []
+        return [str(name) for name in np.unique(self.y)]
+
+    @property
+    def domain(self) -> DomainCodes:
+        """(dataset, subject, session) of every trial: codes, and names by code."""
+        m = self.metadata
+        return encode_domains(
+            domain_names(len(self), m["subject"], m["session"], m["dataset"])
+        )
+
+    @property
+    def subjects(self) -> NDArray:
+        """Person of every trial, for estimators: "dataset/subject".
+
+        The dataset is part of the name so that person 1 of one dataset never
+        shares statistics with person 1 of another; without a dataset it is
+        the bare subject.
+        """
+        rows = zip(self.metadata["dataset"], self.metadata["subject"], strict=True)
+        return np.asarray([f"{d}/{s}" if d else s for d, s in rows], dtype=str)
+
+    @property
+    def sessions(self) -> NDArray:
+        """Session of every trial, for estimators."""
+        return self.metadata["session"].to_numpy(dtype=str)
+
+    @property
+    def digest(self) -> str:
+        """Hash of samples, labels, metadata, channels, rate and tmin (hex)."""
+        if self._digest is None:
+            digest = hashlib.blake2b(digest_size=16)
+            update_digest(digest, self.X)
+            described = describe(self.y, self.metadata, self.info, self.tmin)
+            value = finish_digest(digest, self.X.shape, self.X.dtype, described)
+            object.__setattr__(self, "_digest", value)
+        assert self._digest is not None
+        return self._digest
+
+    def __getitem__(self, index: Any) -> Trials:
+        """Select trials by mask, indices, slice or one index."""
+        if isinstance(index, (int, np.integer)):
+            index = [index]
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            if index.dtype == bool:
+                check_lengths(len(self), mask=index)
+            elif index.size == 0:
+                index = index.astype(np.int64)
+        y = None if self.y is None else self.y[index]
+        rows = self.metadata.iloc[index].reset_index(drop=True)
+        return Trials(self.X[index], y, rows, self.info, self.tmin)
+
+    def pick(self, ch_names: Sequence[str]) -> Trials:
+        """Return the trials with these channels, in this order.
+
+        Raises
+        ------
+        EEGTensorError
+            If a channel is missing; the message names those there are.
+        """
+        missing = [name for name in ch_names if name not in self.ch_names]
+        if missing:
+            fail(
+                f"No channels {listing(missing)} among {listing(self.ch_names, 40)}",
+                fix="name channels that the trials have",
+            )
+        index = [self.ch_names.index(name) for name in ch_names]
+        info = mne.pick_info(self.info, index)
+        return Trials(self.X[:, index], self.y, self.metadata, info, self.tmin)
+
+    @classmethod
+    def from_epochs(cls, epochs: mne.BaseEpochs, *, target: str | None = None) -> Trials:
+        """Make trials from MNE epochs.
+
+        Data, events (sample and id), metadata, info and tmin are kept; the
+        drop log, annotations and baseline are not.
+
+        Parameters
+        ----------
+        epochs : mne.Epochs
+            Good channels and all epochs are taken; the last sample, which MNE
+            includes, is kept.
+        target : str | None
+            Metadata column of continuous targets; by default y is the name of
+            each epoch's event.
+        """
+        metadata = epochs.metadata
+        n_trials = len(epochs)
+        if metadata is None:
+            metadata = pd.DataFrame(index=range(n_trials))
+        metadata = metadata.reset_index(drop=True).copy()
+        metadata["event_sample"] = epochs.events[:, 0].astype(np.int64)
+        metadata["event_code"] = epochs.events[:, 2].astype(np.int64)
+        if target is not None:
+            if target not in metadata:
+                fail(
+                    f"No metadata column {target!r} among {listing(metadata.columns)}",
+                    fix="name the column that holds the target",
+                )
+            y = metadata[target].to_numpy(dtype=float)
+        else:
+            name_of = {code: name for name, code in epochs.event_id.items()}
+            y = np.asarray([name_of[code] for code in epochs.events[:, 2]], dtype=str)
+        X = epochs.get_data(copy=True)
+        return cls(X, y, metadata, epochs.info, float(epochs.tmin))
+
+    def to_epochs(self) -> mne.EpochsArray:
+        """Return MNE epochs with the same data, events, metadata, info and tmin."""
+        n_trials, _, n_times = self.X.shape
+        metadata = self.metadata.copy()
+        continuous = self.y is not None and self.y.dtype.kind == "f"
+        if continuous and "target" not in metadata:
+            metadata["target"] = self.y
+        names = np.full(n_trials, "trial") if self.y is None or continuous else self.y
+        if "event_code" in metadata:
+            codes = metadata.pop("event_code").to_numpy(dtype=int)
+        else:
+            codes = 1 + np.unique(names, return_inverse=True)[1]
+        if "event_sample" in metadata:
+            samples = metadata.pop("event_sample").to_numpy(dtype=int)
+        else:
+            samples = np.arange(n_trials) * n_times
+        event_id = {str(n): int(c) for n, c in zip(names, codes, strict=True)}
+        if len(set(event_id.values())) < len(event_id):
+            codes = 1 + np.unique(names, return_inverse=True)[1]
+            event_id = {str(n): int(c) for n, c in zip(names, codes, strict=True)}
+        events = np.column_stack([samples, np.zeros(n_trials, int), codes])
+        # EpochsArray reads event ids back from the codes, so each name keeps one.
+        codes_of = np.asarray([event_id[str(n)] for n in names], dtype=int)
+        events[:, 2] = codes_of
+        return mne.EpochsArray(
+            np.asarray(self.X, dtype=np.float64),
+            self.info,
+            events=events,
+            tmin=self.tmin,
+            event_id=event_id,
+            metadata=metadata,
+            on_missing="ignore",
+            verbose="ERROR",
+        )
+
+    def save(self, path: str | os.PathLike) -> str:
+        """Write a memory-mapped store and return its content digest."""
+        with StoreWriter(path) as writer:
+            writer.append(np.asarray(self.X), self.y, self.metadata)
+            return writer.finish(self.info, self.tmin)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Trials:
+        """Open a store; X is a read-only memory map."""
+        X, y, metadata, info, tmin, digest = open_store(path)
+        return cls(X, y, metadata, info, tmin, digest)
+
+
+def concatenate(parts: Sequence[Trials]) -> Trials:
+    """Join trials that have the same channels, rate and window.
+
+    Raises
+    ------
+    EEGTensorError
+        If there is nothing to join, or parts differ; the message says how.
+    """
+    if not parts:
+        fail("There are no trials to concatenate")
+    first = parts[0]
+    for i, part in enumerate(parts[1:], start=1):
+        for name, here, there in (
+            ("channels", part.ch_names, first.ch_names),
+            ("sampling rate", part.sfreq, first.sfreq),
+            ("number of samples", part.X.shape[2], first.X.shape[2]),
+            ("tmin", part.tmin, first.tmin),
+            ("labelling", part.y is None, first.y is None),
+        ):
+            if here != there:
+                fail(
+                    f"Part {i} differs from part 0 in {name}: {here} and {there}",
+                    fix="read or pick both with the same settings",
+                )
+    y = None
+    if first.y is not None:
+        y = np.concatenate([part.y for part in parts if part.y is not None])
+    metadata = pd.concat([part.metadata for part in parts], ignore_index=True)
+    X = np.concatenate([part.X for part in parts])
+    return Trials(X, y, metadata, first.info, first.tmin)
+
+
+def as_trials(data: Trials | mne.BaseEpochs) -> Trials:
+    """Return trials from `Trials` or MNE epochs.
+
+    Raises
+    ------
+    EEGTensorError
+        For anything else.
+    """
+    if isinstance(data, Trials):
+        return data
+    if isinstance(data, mne.BaseEpochs):
+        return Trials.from_epochs(data)
+    fail(
+        f"Got a {type(data).__name__} where trials are needed",
+        fix="give eegtensor.Trials or mne.Epochs",
+    )
+
+
+def _as_targets(y: Any) -> NDArray:
+    array = np.asarray(y)
+    if array.ndim != 1:
+        fail(f"y has shape {array.shape}", fix="give one label per trial")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            fail(
+                f"y is not finite for trials {listing(np.flatnonzero(~np.isfinite(array)))}",
+                fix="drop these trials",
+            )
+        return array.astype(np.float64)
+    missing = [i for i, v in enumerate(array.tolist()) if v is None or v != v]
+    if missing:
+        fail(f"y is missing for trials {listing(missing)}", fix="drop these trials")
+    return array.astype(str)
+
+
+def _with_keys(metadata: pd.DataFrame) -> pd.DataFrame:
+    table = metadata.reset_index(drop=True)
+    columns: dict[str, Any] = {}
+    for key in KEYS:
+        values = table[key].tolist() if key in table else [""] * len(table)
+        missing = [i for i, v in enumerate(values) if v is None or v != v]
+        if missing:
+            fail(
+                f"metadata column {key!r} is missing for trials {listing(missing)}",
+                fix=f"fill {key} for every trial, or leave the column out",
+            )
+        columns[key] = pd.Series([str(v) for v in values], dtype="str")
+    for name in table.columns:
+        if name not in columns:
+            columns[name] = table[name]
+    return pd.DataFrame(columns, index=table.index)
