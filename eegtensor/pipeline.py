@@ -1,0 +1,354 @@
+"""A scikit-learn pipeline that knows domains, adapts, and takes trials as they are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import mne
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline as _SklearnPipeline
+from sklearn.utils.metaestimators import available_if
+
+from eegtensor._check import check_lengths, fail
+from eegtensor.trials import Trials, as_trials
+
+_TARGET_FIT = ("X_target_unlabeled", "X_target_labeled", "y_target_labeled")
+
+
+def _final_can(method: str) -> Callable[[Pipeline], bool]:
+    def check(self: Pipeline) -> bool:
+        final = self._final()
+        return method == "transform" if final is None else hasattr(final, method)
+
+    return check
+
+
+class Pipeline(_SklearnPipeline):
+    """scikit-learn's Pipeline with domains, `adapt` and `partial_adapt`.
+
+    Every step receives those of `subjects`, `sessions` and `sample_weight`
+    that its method takes, so no routing has to be switched on. X may be an
+    array, `Trials` or `mne.Epochs`; the latter two bring labels and domains.
+
+    Notes
+    -----
+    MOABB's `X_target_unlabeled` given to `fit` is adapted to afterwards as one
+    domain named "target"; `X_target_labeled` joins the training trials as that
+    domain. `predict` without domains uses the domain adapted last.
+    """
+
+    __metadata_request__fit = {
+        "subjects": True,
+        "sessions": True,
+        **dict.fromkeys(_TARGET_FIT, True),
+    }
+    __metadata_request__predict = {"subjects": True, "sessions": True}
+    __metadata_request__predict_proba = {"subjects": True, "sessions": True}
+    __metadata_request__decision_function = {"subjects": True, "sessions": True}
+    __metadata_request__transform = {"subjects": True, "sessions": True}
+    __metadata_request__score = {"subjects": True, "sessions": True}
+
+    def get_metadata_routing(self) -> Any:
+        """Return the steps' requests and the pipeline's own."""
+        return super().get_metadata_routing().add_self_request(self)
+
+    def fit(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        y: ArrayLike | None = None,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        X_target_unlabeled: NDArray | None = None,
+        X_target_labeled: NDArray | None = None,
+        y_target_labeled: ArrayLike | None = None,
+    ) -> Pipeline:
+        """Fit all steps to source trials.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times) | Trials | mne.Epochs
+        y : array-like, shape (n_trials,) | None
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+        sample_weight : array-like, shape (n_trials,) | None
+        X_target_unlabeled, X_target_labeled : ndarray | None
+        y_target_labeled : array-like | None
+            MOABB's target trials, see the class notes.
+        """
+        self._fit_steps(
+            X,
+            y,
+            subjects,
+            sessions,
+            sample_weight,
+            X_target_labeled,
+            y_target_labeled,
+            transform_last=False,
+        )
+        if X_target_unlabeled is not None:
+            self.adapt(X_target_unlabeled)
+        elif X_target_labeled is not None:
+            self.adapt(X_target_labeled)
+        return self
+
+    def fit_transform(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        y: ArrayLike | None = None,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> NDArray:
+        """Fit all steps and return the trials transformed by all of them."""
+        return self._fit_steps(
+            X, y, subjects, sessions, sample_weight, None, None, transform_last=True
+        )
+
+    def _fit_steps(
+        self,
+        X: Any,
+        y: Any,
+        subjects: Any,
+        sessions: Any,
+        sample_weight: Any,
+        X_labelled: Any,
+        y_labelled: Any,
+        *,
+        transform_last: bool,
+    ) -> Any:
+        self._validate_steps()
+        X, y, metadata = _unpack(X, y, subjects, sessions)
+        n_source = len(X)
+        if sample_weight is not None:
+            check_lengths(n_source, sample_weight=sample_weight)
+            metadata["sample_weight"] = np.asarray(sample_weight)
+        if X_labelled is not None:
+            if y_labelled is None:
+                fail("X_target_labeled came without y_target_labeled")
+            X, y, metadata = _join(X, y, metadata, X_labelled, y_labelled)
+        for _, step in self._transformers():
+            if hasattr(step, "fit_transform"):
+                X = _call(step, "fit_transform", X, y, metadata=metadata)
+            else:
+                _call(step, "fit", X, y, metadata=metadata)
+                X = _call(step, "transform", X, metadata=metadata)
+        final = self._final()
+        if final is None:
+            return X
+        if transform_last:
+            if hasattr(final, "fit_transform"):
+                return _call(final, "fit_transform", X, y, metadata=metadata)
+            _call(final, "fit", X, y, metadata=metadata)
+            return _call(final, "transform", X, metadata=metadata)
+        _call(final, "fit", X, y, metadata=metadata)
+        return X
+
+    def adapt(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Pipeline:
+        """Adapt every step that can to an unlabelled batch of target trials.
+
+        Raises
+        ------
+        EEGTensorError
+            If a domain has a single trial.
+        """
+        return self._adapt_steps("adapt", X, subjects, sessions)
+
+    def partial_adapt(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Pipeline:
+        """Adapt trial by trial, in the order given."""
+        return self._adapt_steps("partial_adapt", X, subjects, sessions)
+
+    def _adapt_steps(
+        self, method: str, X: Any, subjects: Any, sessions: Any
+    ) -> Pipeline:
+        X, _, metadata = _unpack(X, None, subjects, sessions)
+        steps = [step for _, step in self._transformers()]
+        final = self._final()
+        able = [i for i, s in enumerate([*steps, final]) if hasattr(s, method)]
+        if not able:
+            return self
+        for i, step in enumerate([*steps, final][: able[-1] + 1]):
+            if i in able:
+                _call(step, method, X, metadata=metadata)
+            if i < able[-1]:
+                X = _call(step, "transform", X, metadata=metadata)
+        return self
+
+    @property
+    def can_adapt(self) -> bool:
+        """Whether any step has `adapt`."""
+        steps = [step for _, step in self._transformers()]
+        return any(hasattr(step, "adapt") for step in [*steps, self._final()])
+
+    @available_if(_final_can("predict"))
+    def predict(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return predicted classes or targets, shape (n_trials,)."""
+        return self._finally("predict", X, subjects, sessions)
+
+    @available_if(_final_can("predict_proba"))
+    def predict_proba(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return class probabilities, shape (n_trials, n_classes)."""
+        return self._finally("predict_proba", X, subjects, sessions)
+
+    @available_if(_final_can("decision_function"))
+    def decision_function(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return the last step's decision values."""
+        return self._finally("decision_function", X, subjects, sessions)
+
+    @available_if(_final_can("transform"))
+    def transform(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return the trials transformed by all steps."""
+        return self._finally("transform", X, subjects, sessions)
+
+    def score(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        y: ArrayLike | None = None,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Return the last step's score: accuracy of classifiers, R2 of regressors."""
+        X, y, metadata = _unpack(X, y, subjects, sessions)
+        if sample_weight is not None:
+            metadata["sample_weight"] = sample_weight
+        features = self._features(X, metadata)
+        return float(_call(self._final(), "score", features, y, metadata=metadata))
+
+    def split_trialwise(self) -> tuple[Pipeline | None, Pipeline]:
+        """Split off the first steps whose output for a trial needs that trial only.
+
+        Returns
+        -------
+        prefix : Pipeline | None
+            What a benchmark may compute once for all trials.
+        rest : Pipeline
+        """
+        count = 0
+        for _, step in self.steps[:-1]:
+            if not getattr(step, "trialwise", False):
+                break
+            count += 1
+        if not count:
+            return None, self
+        return Pipeline(self.steps[:count]), Pipeline(self.steps[count:])
+
+    def _finally(self, method: str, X: Any, subjects: Any, sessions: Any) -> NDArray:
+        X, _, metadata = _unpack(X, None, subjects, sessions)
+        features = self._features(X, metadata)
+        final = self._final()
+        if final is None:
+            return features
+        return _call(final, method, features, metadata=metadata)
+
+    def _features(self, X: Any, metadata: dict[str, Any]) -> Any:
+        for _, step in self._transformers():
+            X = _call(step, "transform", X, metadata=metadata)
+        return X
+
+    def _transformers(self) -> list[tuple[str, BaseEstimator]]:
+        return [
+            (name, step)
+            for name, step in self.steps[:-1]
+            if step is not None and step != "passthrough"
+        ]
+
+    def _final(self) -> Any:
+        final = self.steps[-1][1]
+        return None if final is None or final == "passthrough" else final
+
+
+def _unpack(
+    X: Any, y: Any, subjects: Any, sessions: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return arrays and metadata from arrays, Trials or epochs."""
+    if isinstance(X, (Trials, mne.BaseEpochs)):
+        trials = as_trials(X)
+        y = trials.y if y is None else y
+        subjects = trials.subjects if subjects is None else subjects
+        sessions = trials.sessions if sessions is None else sessions
+        X = trials.X
+    if not hasattr(X, "__len__"):
+        fail(f"Got a {type(X).__name__} where trials are needed")
+    check_lengths(len(X), y=y, subjects=_column(subjects), sessions=_column(sessions))
+    return X, y, {"subjects": subjects, "sessions": sessions}
+
+
+def _column(values: Any) -> Any:
+    return None if isinstance(values, str) else values
+
+
+def _join(
+    X: Any, y: Any, metadata: dict[str, Any], X_labelled: Any, y_labelled: Any
+) -> tuple[NDArray, NDArray, dict[str, Any]]:
+    """Append labelled target trials as the domain ("target", "")."""
+    check_lengths(len(X_labelled), y_target_labeled=y_labelled)
+    n, m = len(X), len(X_labelled)
+    joined = dict(metadata)
+    for key, name in (("subjects", "target"), ("sessions", "")):
+        values = metadata.get(key)
+        if values is None or isinstance(values, str):
+            values = np.full(n, values or "")
+        joined[key] = np.concatenate([np.asarray(values, dtype=str), np.full(m, name)])
+    if "sample_weight" in metadata:
+        joined["sample_weight"] = np.concatenate([metadata["sample_weight"], np.ones(m)])
+    X = np.concatenate([np.asarray(X), np.asarray(X_labelled)])
+    return X, np.concatenate([np.asarray(y), np.asarray(y_labelled)]), joined
+
+
+def _call(step: Any, method: str, *args: Any, metadata: dict[str, Any]) -> Any:
+    """Call a step's method with the metadata that its signature names."""
+    bound = getattr(step, method)
+    given = {k: v for k, v in metadata.items() if v is not None}
+    if given:
+        parameters = inspect.signature(bound).parameters
+        explicit = {k: v for k, v in given.items() if k in parameters}
+        # An inherited fit_transform(X, y, **fit_params) hands on what fit takes.
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if method == "fit_transform" and takes_any:
+            accepted = inspect.signature(step.fit).parameters
+            explicit |= {k: v for k, v in given.items() if k in accepted}
+        given = explicit
+    return bound(*args, **given)

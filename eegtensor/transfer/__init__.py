@@ -1,0 +1,18 @@
+"""Transfer: scikit-learn estimators that adapt to people they have never seen."""
+
+from eegtensor.transfer.balanced import BalancedRecenter
+from eegtensor.transfer.mdm import MDM
+from eegtensor.transfer.recenter import Recenter
+from eegtensor.transfer.rescale import Rescale
+from eegtensor.transfer.rotate import Rotate
+from eegtensor.transfer.signals import EuclideanAlignment, SignalAlignment
+
+__all__ = [
+    "MDM",
+    "BalancedRecenter",
+    "EuclideanAlignment",
+    "Recenter",
+    "Rescale",
+    "Rotate",
+    "SignalAlignment",
+]
