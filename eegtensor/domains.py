@@ -72,7 +72,8 @@ def _labels(n_trials: int, name: str, values: Any) -> list[str]:
         return [""] * n_trials
     if isinstance(values, str):
         return [values] * n_trials
-    array = np.asarray(values)
+    # As objects: a NaN among strings would become the string 'nan'.
+    array = np.asarray(values, dtype=object)
     if array.ndim != 1:
         fail(f"{name} has shape {array.shape}", fix=f"give one of {name} per trial")
     check_lengths(n_trials, **{name: array})

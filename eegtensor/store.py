@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eegtensor._check import EEGTensorError, fail
+from eegtensor._check import fail
 
 FORMAT = 1
 _INDEX = "index.json"
@@ -214,19 +214,11 @@ def open_store(
             y, metadata = _read_columns(folder / "columns.npz")
             with mne.utils.use_log_level("ERROR"):
                 info = mne.io.read_info(folder / "info.fif")
-        except FileNotFoundError as error:
-            # A writer may have replaced the generation since the index was read.
-            if _read_index(path)["generation"] == index["generation"] and attempt > 2:
-                fail(
-                    f"The store {path} is damaged: {error.filename} is missing",
-                    fix="write it again with `eegtensor convert`",
-                    cause=error,
-                )
-            time.sleep(0.01)
-            continue
-        except EEGTensorError:
-            raise
         except Exception as error:
+            # A writer may have replaced the generation since the index was read.
+            if _read_index(path)["generation"] != index["generation"] or attempt < 2:
+                time.sleep(0.01)
+                continue
             fail(
                 f"The store {path} is damaged: {error}",
                 fix="write it again with `eegtensor convert`",

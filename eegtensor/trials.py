@@ -202,7 +202,9 @@ class Trials:
         if metadata is None:
             metadata = pd.DataFrame(index=range(n_trials))
         metadata = metadata.reset_index(drop=True).copy()
-        metadata["event_sample"] = epochs.events[:, 0].astype(np.int64)
+        # `to_epochs` leaves the column where samples of several recordings clash.
+        if "event_sample" not in metadata:
+            metadata["event_sample"] = epochs.events[:, 0].astype(np.int64)
         metadata["event_code"] = epochs.events[:, 2].astype(np.int64)
         if target is not None:
             if target not in metadata:
@@ -218,7 +220,12 @@ class Trials:
         return cls(X, y, metadata, epochs.info, float(epochs.tmin))
 
     def to_epochs(self) -> mne.EpochsArray:
-        """Return MNE epochs with the same data, events, metadata, info and tmin."""
+        """Return MNE epochs with the same data, events, metadata, info and tmin.
+
+        MNE wants every event at a sample of its own. Where those of several
+        recordings clash, events are numbered through and the samples stay in
+        the metadata column event_sample.
+        """
         n_trials, _, n_times = self.X.shape
         metadata = self.metadata.copy()
         continuous = self.y is not None and self.y.dtype.kind == "f"
@@ -229,10 +236,9 @@ class Trials:
             codes = metadata.pop("event_code").to_numpy(dtype=int)
         else:
             codes = 1 + np.unique(names, return_inverse=True)[1]
-        if "event_sample" in metadata:
+        samples = np.arange(n_trials) * n_times
+        if "event_sample" in metadata and metadata["event_sample"].is_unique:
             samples = metadata.pop("event_sample").to_numpy(dtype=int)
-        else:
-            samples = np.arange(n_trials) * n_times
         event_id = {str(n): int(c) for n, c in zip(names, codes, strict=True)}
         if len(set(event_id.values())) < len(event_id):
             codes = 1 + np.unique(names, return_inverse=True)[1]

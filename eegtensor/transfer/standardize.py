@@ -72,7 +72,7 @@ class DomainStandardScaler(PerDomain):
         sample_weight : array-like, shape (n_trials,) | None
         """
         # A second fit may bring another number of features.
-        vars(self).pop("statistics_", None)
+        self.__dict__.pop("statistics_", None)
         return super().fit(
             X,
             y,

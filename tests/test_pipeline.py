@@ -1,0 +1,234 @@
+"""The pipeline: domains to every step, adaptation, trials as input, names."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline as sklearn_make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from eegtensor import EEGTensorError, simulate_trials
+from eegtensor.features import Covariances, TangentSpace
+from eegtensor.pipeline import Pipeline
+from eegtensor.pipelines import PIPELINES, make_pipeline
+from eegtensor.transfer import Recenter
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return simulate_trials(
+        n_subjects=3, n_sessions=2, n_trials=24, n_channels=6, random_state=1
+    )
+
+
+def split(trials):
+    target = trials.metadata["subject"].to_numpy() == "03"
+    return trials[~target], trials[target]
+
+
+def arrays(trials):
+    return trials.X, trials.y, {"subjects": trials.subjects, "sessions": trials.sessions}
+
+
+def names() -> list[str]:
+    return [n for n, spec in PIPELINES.items() if spec.paradigm in ("any", "oscillatory")]
+
+
+@pytest.mark.parametrize("align", [None, "riemann"])
+@pytest.mark.parametrize("name", names())
+def test_every_pipeline_learns_adapts_and_travels(trials, name, align) -> None:
+    source, target = split(trials)
+    if align not in PIPELINES[name].alignments:
+        pytest.skip(f"{name} takes align in {PIPELINES[name].alignments}")
+    pipe = make_pipeline(name, align=align)
+    X, y, domains = arrays(source)
+    pipe.fit(X, y, **domains)
+    Xt, yt, domains_t = arrays(target)
+    before = pipe.predict(Xt, **domains_t)
+    pipe.adapt(Xt, **domains_t)
+    after = pipe.predict(Xt, **domains_t)
+    assert set(after) <= set(y)
+    if pipe.can_adapt:
+        assert align or PIPELINES[name].adapts is None
+    else:
+        np.testing.assert_array_equal(before, after)
+    for twin in (pickle.loads(pickle.dumps(pipe)), copy.deepcopy(pipe)):
+        np.testing.assert_array_equal(twin.predict(Xt, **domains_t), after)
+    assert clone(pipe).get_params().keys() == pipe.get_params().keys()
+    # Poisoned target labels cannot matter: adapt takes none.
+    assert "y" not in pipe.adapt.__code__.co_varnames[:3]
+
+
+@pytest.mark.parametrize("name", names())
+def test_parameters_are_plain_values(name) -> None:
+    for key, value in make_pipeline(name, align="riemann").get_params().items():
+        if key in ("steps", "memory") or hasattr(value, "get_params"):
+            continue
+        assert isinstance(value, (str, int, float, bool, tuple, type(None))), key
+
+
+def test_trials_bring_their_labels_and_domains(trials) -> None:
+    source, target = split(trials)
+    X, y, domains = arrays(source)
+    Xt, yt, domains_t = arrays(target)
+    by_hand = make_pipeline("tangent-space", align="riemann").fit(X, y, **domains)
+    by_hand.adapt(Xt, **domains_t)
+    short = make_pipeline("tangent-space", align="riemann").fit(source).adapt(target)
+    expected = by_hand.predict_proba(Xt, **domains_t)
+    np.testing.assert_array_equal(short.predict_proba(target), expected)
+    epochs = make_pipeline("tangent-space", align="riemann").fit(source.to_epochs())
+    epochs.adapt(target.to_epochs())
+    np.testing.assert_allclose(
+        epochs.predict_proba(target.to_epochs()), expected, atol=1e-6
+    )
+    assert short.score(target) == np.mean(short.predict(target) == target.y)
+
+
+def test_domains_reach_fit_and_predict_and_help(trials) -> None:
+    source, target = split(trials)
+    aligned = make_pipeline("mdm", align="riemann").fit(source).adapt(target)
+    plain = make_pipeline("mdm").fit(source)
+    assert aligned.score(target) > plain.score(target)
+    merged = make_pipeline("mdm", align="riemann").fit(source)
+    merged.adapt(target.X)
+    per_session = aligned.predict_proba(target)
+    assert not np.allclose(merged.predict_proba(target.X), per_session)
+
+
+def test_a_plain_scikit_learn_pipeline_gives_the_same(trials) -> None:
+    source, target = split(trials)
+    X, y, domains = arrays(source)
+    plain = sklearn_make_pipeline(
+        Covariances(), TangentSpace(), StandardScaler(), LogisticRegression(C=0.1)
+    ).fit(X, y)
+    ours = make_pipeline("tangent-space").fit(X, y, **domains)
+    np.testing.assert_allclose(
+        ours.predict_proba(target), plain.predict_proba(target.X), atol=1e-5
+    )
+
+
+def test_scikit_learn_routes_the_domains_unasked(trials) -> None:
+    import sklearn
+
+    source, _ = split(trials)
+    X, y, domains = arrays(source)
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = sklearn_make_pipeline(
+            Covariances(), Recenter(), TangentSpace(reference="identity")
+        ).fit(X, y, **domains)
+        Z = routed.transform(X, **domains)
+    ours = Pipeline(
+        [
+            ("c", Covariances()),
+            ("r", Recenter()),
+            ("t", TangentSpace(reference="identity")),
+        ]
+    ).fit(X, y, **domains)
+    np.testing.assert_allclose(Z, ours.transform(X, **domains), atol=1e-9)
+
+
+def test_moabb_target_trials_in_fit(trials) -> None:
+    source, target = split(trials)
+    X, y, domains = arrays(source)
+    session = target[target.sessions == target.sessions[0]]
+    unlabelled = make_pipeline("mdm", align="riemann").fit(
+        X, y, **domains, X_target_unlabeled=session.X
+    )
+    by_hand = make_pipeline("mdm", align="riemann").fit(X, y, **domains)
+    by_hand.adapt(session.X)
+    np.testing.assert_array_equal(
+        unlabelled.predict_proba(session.X), by_hand.predict_proba(session.X)
+    )
+    labelled = make_pipeline("mdm", align="riemann").fit(
+        X, y, **domains, X_target_labeled=session.X, y_target_labeled=session.y
+    )
+    assert labelled.score(session.X, session.y) >= by_hand.score(session.X, session.y)
+    with pytest.raises(EEGTensorError, match="without y_target_labeled"):
+        make_pipeline("mdm").fit(X, y, X_target_labeled=session.X)
+    request = make_pipeline("mdm").get_metadata_routing()
+    given = {"subjects", "sessions", "X_target_unlabeled"}
+    assert set(request.consumes("fit", given)) == given
+
+
+def test_sample_weights_reach_the_steps(trials) -> None:
+    source, target = split(trials)
+    w = np.where(source.metadata["subject"] == "01", 1.0, 1e-9)
+    alone = source[source.metadata["subject"].to_numpy() == "01"]
+    for name in ("mdm", "tangent-space"):
+        weighted = make_pipeline(name).fit(
+            source.X, source.y, subjects=source.subjects, sample_weight=w
+        )
+        single = make_pipeline(name).fit(alone.X, alone.y)
+        np.testing.assert_allclose(
+            weighted.predict_proba(target.X),
+            single.predict_proba(target.X),
+            atol=2e-3,
+        )
+
+
+def test_split_trialwise(trials) -> None:
+    source, target = split(trials)
+    pipe = make_pipeline("tangent-space", align="riemann")
+    prefix, rest = pipe.split_trialwise()
+    assert [n for n, _ in prefix.steps] == ["covariances"]
+    whole = make_pipeline("tangent-space", align="riemann").fit(source).predict(target)
+    X, y, domains = arrays(source)
+    rest.fit(prefix.fit_transform(X), y, **domains)
+    np.testing.assert_array_equal(
+        rest.predict(
+            prefix.transform(target.X),
+            subjects=target.subjects,
+            sessions=target.sessions,
+        ),
+        whole,
+    )
+    euclidean = make_pipeline("mdm", align="euclidean")
+    assert euclidean.split_trialwise()[0] is None
+
+
+def test_regression_through_the_same_pipelines(trials) -> None:
+    source, target = split(trials)
+    power = np.log(np.var(source.X[:, 0], axis=1))
+    for name in ("tangent-space", "tangent-space-svm"):
+        pipe = make_pipeline(name, task="regression").fit(
+            source.X, power, subjects=source.subjects
+        )
+        truth = np.log(np.var(target.X[:, 0], axis=1))
+        assert np.corrcoef(pipe.predict(target.X), truth)[0, 1] > 0.7
+    with pytest.raises(EEGTensorError, match="continuous targets"):
+        make_pipeline("mdm").fit(source.X, power)
+    with pytest.raises(EEGTensorError, match="task='regression' is not known"):
+        make_pipeline("tangent-space-lda", task="regression")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_pipeline("tangent-spcae"), "did you mean 'tangent-space'"),
+        (lambda: make_pipeline("mdm", align="magic"), "align='magic'"),
+        (lambda: make_pipeline("mdm", C=1), "has no parameter 'C'"),
+        (lambda: make_pipeline("mdm").fit(3), "Got a int where trials"),
+        (
+            lambda: make_pipeline("mdm").fit(np.zeros((2, 3, 4)), ["a"]),
+            "y has 1 entries for 2",
+        ),
+        (
+            lambda: make_pipeline("mdm").fit(np.random.rand(2, 3, 9), ["a", "a"]),
+            "one class only",
+        ),
+    ],
+)
+def test_errors_say_what_to_do(call, message) -> None:
+    with pytest.raises(EEGTensorError, match=message):
+        call()
+
+
+def test_methods_that_the_last_step_lacks_are_absent() -> None:
+    assert not hasattr(make_pipeline("tangent-space-svm"), "predict_proba")
+    assert hasattr(make_pipeline("tangent-space-svm"), "decision_function")
+    assert hasattr(make_pipeline("mdm"), "predict_proba")

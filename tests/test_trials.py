@@ -1,0 +1,148 @@
+"""Trials: checks, selection, epochs there and back, digests, domains."""
+
+from __future__ import annotations
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+from _factory import make_trials
+
+from eegtensor import EEGTensorError, Trials, concatenate
+from eegtensor.domains import Domain
+
+
+def test_keys_are_strings_and_come_first() -> None:
+    info = mne.create_info(2, 10.0, "eeg")
+    metadata = pd.DataFrame({"extra": [1.5], "subject": [3]})
+    trials = Trials(np.zeros((1, 2, 4)), None, metadata, info)
+    assert list(trials.metadata.columns) == [
+        "dataset",
+        "subject",
+        "session",
+        "run",
+        "extra",
+    ]
+    assert trials.metadata["subject"][0] == "3"
+    assert trials.metadata["session"][0] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": np.zeros((3, 4))}, "shape"),
+        ({"X": np.zeros((2, 5, 4))}, "channels"),
+        ({"y": ["a"]}, "y has 1 entries for 2 trials"),
+        ({"y": [1.0, np.nan]}, "not finite for trials 1"),
+        ({"metadata": pd.DataFrame({"subject": ["a", None]})}, "'subject' is missing"),
+        ({"metadata": pd.DataFrame(index=range(3))}, "metadata has 3 entries"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
+    given = {
+        "X": np.zeros((2, 2, 4)),
+        "y": ["a", "b"],
+        "metadata": pd.DataFrame(index=range(2)),
+        "info": mne.create_info(2, 10.0, "eeg"),
+    } | change
+    with pytest.raises(EEGTensorError, match=message):
+        Trials(**given)
+
+
+def test_selection_keeps_rows_together() -> None:
+    trials = make_trials()
+    mask = trials.metadata["subject"].to_numpy() == "2"
+    for index in (mask, np.flatnonzero(mask), slice(6, 12)):
+        part = trials[index]
+        np.testing.assert_array_equal(part.X, trials.X[6:])
+        assert part.y is not None and trials.y is not None
+        assert part.y.tolist() == trials.y[6:].tolist()
+        assert part.metadata["event_sample"].tolist() == [
+            100 * i + 7 for i in range(6, 12)
+        ]
+    assert len(trials[3]) == 1
+    assert len(trials[[]]) == 0
+    with pytest.raises(EEGTensorError, match="mask has 2 entries"):
+        trials[np.array([True, False])]
+
+
+def test_epochs_there_and_back_keep_all_that_is_promised() -> None:
+    trials = make_trials()
+    epochs = trials.to_epochs()
+    back = Trials.from_epochs(epochs)
+    np.testing.assert_allclose(back.X, trials.X, rtol=1e-7)
+    assert back.y is not None and trials.y is not None
+    assert back.y.tolist() == trials.y.tolist()
+    assert back.tmin == trials.tmin and back.sfreq == trials.sfreq
+    assert back.ch_names == trials.ch_names
+    assert back.metadata["event_sample"].tolist() == (100 * np.arange(12) + 7).tolist()
+    assert back.metadata["event_code"].tolist() == [4, 9] * 6
+    assert back.metadata["subject"].tolist() == trials.metadata["subject"].tolist()
+    assert back.metadata["note"].tolist()[1:] == ["x"] * 11
+    np.testing.assert_allclose(
+        [ch["loc"][:3] for ch in back.info["chs"]],
+        [ch["loc"][:3] for ch in trials.info["chs"]],
+    )
+    again = back.to_epochs()
+    np.testing.assert_array_equal(again.events, epochs.events)
+    assert again.event_id == epochs.event_id
+
+
+def test_continuous_targets_pass_through_epochs() -> None:
+    trials = make_trials(y=np.linspace(0, 1, 12))
+    assert trials.classes == []
+    back = Trials.from_epochs(trials.to_epochs(), target="target")
+    np.testing.assert_allclose(back.y, trials.y)
+    with pytest.raises(EEGTensorError, match="No metadata column 'age'"):
+        Trials.from_epochs(trials.to_epochs(), target="age")
+
+
+def test_domains_and_qualified_subjects() -> None:
+    trials = make_trials()
+    codes, names = trials.domain
+    assert names[0] == Domain("d", "1", "a")
+    assert codes.tolist() == [0, 0, 1] * 2 + [2, 2, 3] * 2
+    assert trials.subjects[0] == "d/1"
+
+
+def test_digest_sees_every_part() -> None:
+    base = make_trials()
+    assert make_trials().digest == base.digest
+    X = base.X.copy()
+    X[3, 1, 7] += 1e-9
+    relabelled = np.asarray(base.y).copy()
+    relabelled[0] = "right"
+    moved = base.metadata.assign(session="z")
+    renamed = base.info.copy()
+    mne.rename_channels(renamed, {"C3": "F3"})
+    others = [
+        Trials(X, base.y, base.metadata, base.info, base.tmin),
+        Trials(base.X, relabelled, base.metadata, base.info, base.tmin),
+        Trials(base.X, None, base.metadata, base.info, base.tmin),
+        Trials(base.X, base.y, moved, base.info, base.tmin),
+        Trials(base.X, base.y, base.metadata, renamed, base.tmin),
+        Trials(base.X, base.y, base.metadata, base.info, 0.2),
+        Trials(base.X.astype(float), base.y, base.metadata, base.info, base.tmin),
+    ]
+    assert len({base.digest, *(t.digest for t in others)}) == 8
+
+
+def test_concatenate_joins_and_refuses() -> None:
+    a, b = make_trials(4), make_trials(6, seed=1)
+    both = concatenate([a, b])
+    assert len(both) == 10
+    np.testing.assert_array_equal(both.X[4:], b.X)
+    shifted = Trials(b.X, b.y, b.metadata, b.info, 0.5)
+    with pytest.raises(EEGTensorError, match="Part 1 differs from part 0 in tmin"):
+        concatenate([a, shifted])
+    with pytest.raises(EEGTensorError, match="channels"):
+        concatenate([a, b.pick(["C3"])])
+
+
+def test_pick() -> None:
+    trials = make_trials()
+    part = trials.pick(["C4", "C3"])
+    np.testing.assert_array_equal(part.X, trials.X[:, [2, 0]])
+    assert part.ch_names == ["C4", "C3"]
+    with pytest.raises(EEGTensorError, match="No channels Oz among C3, Cz, C4"):
+        trials.pick(["Oz"])
