@@ -35,6 +35,8 @@ ORDER = [
     "pipelines",
     "benchmark",
     "integrations",
+    "demo",
+    "doctor",
     "cli",
 ]
 # These import with torch, numpy, scipy and geoopt alone: a GPU box may have no more.

@@ -9,7 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_lengths, check_option, fail, listing
 from eegtensor.geometry.metrics import METRICS
-from eegtensor.geometry.spectral import congruence, expm, logm, sqrtm_pair
+from eegtensor.geometry.spectral import (
+    congruence,
+    eigh,
+    expm,
+    from_eig,
+    logm,
+    positive,
+    sqrtm_pair,
+    symmetrize,
+)
 
 logger = logging.getLogger("eegtensor")
 
@@ -26,8 +35,9 @@ def frechet_mean(
 ) -> NDArray:
     """Return the Frechet mean of SPD matrices, or one mean per segment.
 
-    The affine-invariant mean is found by Karcher flow with a secant step: the
-    step length is the inverse of the curvature seen in the last step.
+    The affine-invariant mean is found by an inexact Newton method: the Hessian
+    of the squared distance comes from the eigenvectors that the gradient needs
+    anyway.
 
     Parameters
     ----------
@@ -38,11 +48,11 @@ def frechet_mean(
     segments : array-like of int, shape (n_matrices,) | None
         Segment 0 .. n_segments - 1 of each matrix; none may be empty.
     init : ndarray, shape (n, n) or (n_segments, n, n) | None
-        Start of the flow; by default the arithmetic mean. A start near the
+        Start of the search; by default the arithmetic mean. A start near the
         result saves iterations and changes it by no more than `tol`.
     tol : float
-        The flow stops when the Frobenius norm of the mean tangent vector, a
-        number without unit, is at most this.
+        The search stops when the Frobenius norm of the mean tangent vector, a
+        number without unit, is at most this after the last step.
     max_iter : int
 
     Returns
@@ -122,37 +132,75 @@ def _karcher(
 ) -> NDArray:
     mean = mean.copy()
     active = np.arange(len(mean))
-    step = np.ones(len(mean))
-    previous: NDArray | None = None
     for _ in range(max_iter):
         root, inverse_root = sqrtm_pair(mean[active])
-        tangents = logm(congruence(inverse_root[codes], X))
-        gradient = _segment_sums(tangents, codes, share)
-        if previous is not None:
-            squared = (previous**2).sum(axis=(1, 2))
-            ratio = (gradient * previous).sum(axis=(1, 2)) / np.maximum(squared, 1e-300)
-            curvature = (1.0 - ratio) / step
-            # The squared distance curves at least as much as in flat space, so
-            # a step above 1 would be noise; below .3 progress would stall.
-            step = np.clip(1.0 / np.maximum(curvature, 1e-12), 0.3, 1.0)
-        moved = congruence(root, expm(step[:, np.newaxis, np.newaxis] * gradient))
-        mean[active] = moved
-        going = np.sqrt((gradient**2).sum(axis=(1, 2))) > tol
+        values, vectors = eigh(congruence(inverse_root[codes], X))
+        values = positive(values)
+        gradient = _segment_sums(from_eig(np.log(values), vectors), codes, share)
+        step, size = _newton_step(gradient, values, vectors, codes, share)
+        mean[active] = congruence(root, expm(step))
+        going = size > tol
         if not going.any():
             return mean
         keep = going[codes]
         if not keep.all():
             X, share = X[keep], share[keep]
             codes = (np.cumsum(going) - 1)[codes[keep]]
-            active, step, gradient = active[going], step[going], gradient[going]
-        previous = gradient
-    worst = np.sqrt((previous**2).sum(axis=(1, 2))).max() if previous is not None else 0
+            active = active[going]
     logger.warning(
         "The Riemannian mean of %d set(s) stopped after %d iterations at %.1e "
         "(asked: %.1e); the matrices may be close to singular.",
         len(active),
         max_iter,
-        worst,
+        size.max(),
         tol,
     )
     return mean
+
+
+def _newton_step(
+    gradient: NDArray,
+    values: NDArray,
+    vectors: NDArray,
+    codes: NDArray,
+    share: NDArray,
+) -> tuple[NDArray, NDArray]:
+    """Solve Hessian(step) = gradient by three steps of conjugate gradients.
+
+    In the eigenbasis of a whitened matrix with eigenvalues l the Hessian of
+    half its squared distance multiplies entry (j, k) by
+    (log l_j - log l_k) / 2 * coth((log l_j - log l_k) / 2) >= 1. Its spectrum is
+    narrow, so three steps bring the error down some ten thousand times.
+
+    Returns
+    -------
+    step : ndarray, shape (n_segments, n, n)
+    size : ndarray, shape (n_segments,)
+        Norm that the gradient will have after the step: what the linear solve
+        left, plus the square of the gradient, which bounds what curvature adds.
+    """
+    a, b = values[:, :, np.newaxis], values[:, np.newaxis, :]
+    difference = a - b
+    equal = np.abs(difference) <= 1e-4 * (a + b)
+    ratio = 0.5 * np.log(a / b) * (a + b) / np.where(equal, 1.0, difference)
+    curvature = np.where(equal, 1.0, ratio)
+    transposed = np.swapaxes(vectors, -1, -2)
+
+    def hessian(V: NDArray) -> NDArray:
+        turned = curvature * (transposed @ V[codes] @ vectors)
+        return _segment_sums(vectors @ turned @ transposed, codes, share)
+
+    def inner(U: NDArray, V: NDArray) -> NDArray:
+        return (U * V).sum(axis=(1, 2), keepdims=True)
+
+    step, residual, direction = np.zeros_like(gradient), gradient, gradient
+    norm = inner(residual, residual)
+    for _ in range(3):
+        moved = hessian(direction)
+        length = norm / np.maximum(inner(direction, moved), np.finfo(float).tiny)
+        step = step + length * direction
+        residual = residual - length * moved
+        previous, norm = norm, inner(residual, residual)
+        direction = residual + norm / np.maximum(previous, 1e-300) * direction
+    squared = inner(gradient, gradient)
+    return symmetrize(step), (np.sqrt(norm) + squared)[:, 0, 0]

@@ -1,0 +1,437 @@
+"""The command line: demo, info, convert, benchmark, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import os
+import shlex
+import sys
+import tomllib
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from eegtensor._check import EEGTensorError, EEGTensorWarning, fail
+from eegtensor._version import __version__
+
+_PROTOCOLS = (
+    "leave-one-subject-out, leave-one-session-out, within-session, "
+    "K-subjects-out, cross-dataset"
+)
+_MODES = (
+    "none, none-trialwise, online, 20%%, 50%%, 20%%-random, full, labelled-K "
+    "(K trials a class)"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes sound like the package's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise EEGTensorError(f"{message}. What to do: see `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str | None
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 when all went well, 1 when `doctor` found a problem, 2 for a user's
+        mistake, 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _build_parser().parse_args(given)
+        _speak(options.verbose)
+        options.command_line = shlex.join(["eegtensor", *given])
+        return options.run(options)
+    except EEGTensorError as error:
+        print(f"eegtensor: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("eegtensor: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="eegtensor",
+        description="From EEG recordings of many people to decoders that work on "
+        "people they have never seen.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    _add_demo(commands)
+    _add_info(commands)
+    _add_convert(commands)
+    _add_benchmark(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, **text: Any) -> Any:
+    parser = commands.add_parser(name, help=summary, description=summary, **text)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        _demo,
+        "Simulate people, compare two decoders with and without adaptation.",
+    )
+    parser.add_argument("--out", default="eegtensor-demo", help="folder of the results")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+
+
+def _add_info(commands: Any) -> None:
+    parser = _command(
+        commands, "info", _info, "Say what recordings hold and what is wrong with them."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a recording")
+    parser.add_argument("--json", action="store_true", help="print JSON, one per line")
+
+
+def _add_convert(commands: Any) -> None:
+    parser = _command(
+        commands, "convert", _convert, "Cut recordings into a memory-mapped store."
+    )
+    parser.add_argument("src", nargs="+", metavar="SRC", help="files or folders")
+    parser.add_argument("store", metavar="STORE", help="folder of the store")
+    _add_reading(parser)
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "benchmark",
+        _benchmark,
+        "Score decoders on people they have not seen.",
+        epilog="Every option may stand in the file of --config under its name, as "
+        'pipelines = ["mdm"]; an option given here wins. Interrupted runs resume '
+        "when the same command is given again.",
+    )
+    parser.add_argument("src", nargs="*", metavar="SRC", help="files, folders, a store")
+    parser.add_argument("--config", metavar="FILE.toml", help="options from a file")
+    parser.add_argument("--out", metavar="DIR", help="scores, report, configuration")
+    group = parser.add_argument_group("what is compared")
+    group.add_argument("--pipelines", type=_words, metavar="A,B", help="names; default "
+                       "mdm,tangent-space; `--pipelines list` shows all")
+    group.add_argument("--protocol", help=f"{_PROTOCOLS}; default the first")
+    group.add_argument("--adapt", type=_words, metavar="A,B", help=f"what adaptation sees "
+                       f"of a new person: {_MODES}; default none,full")
+    group.add_argument("--seed", type=int, help="random seed; default 0")
+    group.add_argument("--n-jobs", type=int, metavar="N", help="processes; default 1")
+    group.add_argument("--cache", metavar="DIR", help="finished folds; default OUT/cache")
+    group.add_argument("--no-report", action="store_true", default=None,
+                       help="write no report.html")
+    _add_reading(parser)
+
+
+def _add_doctor(commands: Any) -> None:
+    _command(commands, "doctor", _doctor, "Check the installation; print the mends.")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how recordings are read")
+    group.add_argument("--tmin", type=float, metavar="S", help="window start, seconds "
+                       "from the event")
+    group.add_argument("--tmax", type=float, metavar="S", help="window end, excluded")
+    group.add_argument("--band", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="band-pass, hertz")
+    group.add_argument("--bands", type=float, nargs="+", metavar="HZ", help="filter "
+                       "bank, LOW HIGH LOW HIGH ...; stacked on the channels")
+    group.add_argument("--sfreq", type=float, metavar="HZ", help="rate to resample to")
+    group.add_argument("--events", nargs="+", metavar="NAME[=CODE]", help="classes and "
+                       "the codes or annotations they stand for, as left=1 right=2")
+    group.add_argument("--picks", nargs="+", metavar="CH", help="channels or types")
+    group.add_argument("--reference", nargs="+", metavar="CH", help="average, or channels")
+    group.add_argument("--channels", help="intersection (default) or interpolate")
+    group.add_argument("--include", nargs="+", metavar="GLOB", help="recordings to take")
+    group.add_argument("--names", metavar="TEMPLATE", help="where subject and session "
+                       "stand in the file name, as S{subject}_{session}.edf")
+    group.add_argument("--on-bad", help="raise (default), drop or warn, at recordings "
+                       "that are damaged or implausible")
+    group.add_argument("--scale", type=float, help="volts per stored unit; default 1")
+    group.add_argument("--card", metavar="NAME", help="take window, band and events of "
+                       "this dataset card")
+
+
+_READING = (
+    "tmin", "tmax", "band", "bands", "sfreq", "events", "picks", "reference",
+    "channels", "include", "names", "on_bad", "scale",
+)  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _speak(verbose: bool) -> None:
+    """Send log lines and warnings to stderr in one voice."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("eegtensor: %(message)s"))
+    logger = logging.getLogger("eegtensor")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+
+    def show(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, EEGTensorWarning):
+            print(f"eegtensor: warning: {message}", file=sys.stderr)
+        else:
+            logger.info("%s: %s", category.__name__, message)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", EEGTensorWarning)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from eegtensor.demo import run_demo
+
+    results = run_demo(random_state=options.seed)
+    return _finish(results, Path(options.out), report=True)
+
+
+def _finish(results: Any, out: Path, *, report: bool) -> int:
+    results.save(out)
+    print(results)
+    print(f"\nscores        {out / 'scores.csv'}")
+    if report:
+        print(f"report        {results.report(out / 'report.html')}")
+    print(f"configuration {out / 'config.json'}")
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from eegtensor.io import RecordingError, recording_info
+
+    failed = 0
+    for i, file in enumerate(options.files):
+        try:
+            info = recording_info(file)
+        except RecordingError as error:
+            print(f"eegtensor: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if options.json:
+            print(json.dumps(asdict(info), default=_plain))
+        else:
+            print(("\n" if i else "") + _describe(info))
+    return 2 if failed else 0
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _describe(info: Any) -> str:
+    channels = ", ".join(f"{n} {kind}" for kind, n in info.channels.items())
+    lines = [
+        info.path,
+        f"  format    {info.format}, {info.kind}",
+        f"  person    subject {info.subject}, session {info.session}, run {info.run}",
+        f"  channels  {channels}: {' '.join(info.ch_names)}",
+        f"  time      {info.duration:g} s at {info.sfreq:g} Hz",
+    ]
+    if info.n_trials is not None:
+        lines[-1] += f" a trial, {info.n_trials} trials"
+    events = ", ".join(f"{name} x {n}" for name, n in info.events.items())
+    source = f" ({info.events_source})" if info.events_source else ""
+    lines.append(f"  events    {events or 'none'}{source}")
+    lines += [f"  note      {note}" for note in info.notes]
+    for fault, remedy in zip(info.faults, info.remedies, strict=True):
+        lines += [f"  fault     {fault}", f"            what to do: {remedy}"]
+    if not info.faults:
+        lines.append("  faults    none found")
+    return "\n".join(lines)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    trials = _read(options.src, vars(options), store=options.store)
+    size = Path(trials.X.filename).stat().st_size / 2**20  # type: ignore[attr-defined]
+    print(f"{trials!r}\n{options.store}: {size:.1f} MB, digest {trials.digest}")
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    given = _with_config(vars(options))
+    if given["pipelines"] == ["list"]:
+        return _list_pipelines()
+    if not given["src"]:
+        fail("No recordings were named", fix="give SRC, or src in the --config file")
+    if not given["out"]:
+        fail("No folder for the results", fix="give --out DIR")
+    out = Path(given["out"])
+    from eegtensor.benchmark import benchmark
+
+    trials = _read(given["src"], given)
+    cache = given["cache"] or out / "cache"
+    try:
+        results = benchmark(
+            trials,
+            given["pipelines"] or ["mdm", "tangent-space"],
+            protocol=given["protocol"] or "leave-one-subject-out",
+            adapt=given["adapt"] or ["none", "full"],
+            random_state=0 if given["seed"] is None else given["seed"],
+            n_jobs=given["n_jobs"] or 1,
+            cache=cache,
+            command=options.command_line,
+        )
+    except KeyboardInterrupt:
+        print(
+            f"eegtensor: interrupted; finished folds are in {cache}, the same command "
+            "goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    results.config["options"] = {k: given[k] for k in (*_READING, "src", "card")}
+    return _finish(results, out, report=not given["no_report"])
+
+
+def _list_pipelines() -> int:
+    from eegtensor.pipelines import PIPELINES
+
+    for name, spec in PIPELINES.items():
+        print(f"{name:20} {spec.summary}")
+    return 0
+
+
+def _with_config(given: dict[str, Any]) -> dict[str, Any]:
+    """Fill what was not given on the command line from the --config file."""
+    if not given["config"]:
+        return given
+    path = Path(given["config"])
+    try:
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}", fix="name a TOML file")
+    except tomllib.TOMLDecodeError as error:
+        fail(f"{path} is not TOML: {error}", fix="see https://toml.io")
+    merged = dict(given)
+    known = set(given) - {"config", "run", "command_line", "verbose"}
+    for key, value in stored.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else ", ".join(sorted(known))
+            fail(f"{path} has the unknown option {key!r}", fix=f"check it: {hint}")
+        if name in ("pipelines", "adapt") and isinstance(value, str):
+            value = _words(value)
+        if name == "src" and isinstance(value, str):
+            value = [value]
+        if merged[name] in (None, []):
+            merged[name] = value
+    return merged
+
+
+def _read(src: Sequence[str], given: dict[str, Any], store: str | None = None) -> Any:
+    """Read trials as the options say, or as a dataset card does."""
+    from eegtensor.io import read_trials
+
+    settings = {k: given[k] for k in _READING if given.get(k) is not None}
+    if "bands" in settings:
+        settings["bands"] = _pairs(settings["bands"])
+    if "events" in settings:
+        settings["events"] = _events(settings["events"])
+    if settings.get("reference") == ["average"]:
+        settings["reference"] = "average"
+    settings = _card_settings(src, given, settings) | settings
+    missing = [name for name in ("tmin", "tmax") if name not in settings]
+    if missing:
+        fail(
+            f"No {' and '.join('--' + name for name in missing)} given",
+            why="A trial is a window around its event",
+            fix="give --tmin and --tmax in seconds, or --card NAME",
+        )
+    if store is not None:
+        settings["store"] = store
+    paths = list(src) if len(src) > 1 else src[0]
+    return read_trials(paths, progress=sys.stderr.isatty(), **settings)
+
+
+def _card_settings(
+    src: Sequence[str], given: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return how a card reads the source: the one named, or the folder's own.
+
+    A folder named as a card's is read as the card says when no window is given.
+    """
+    from eegtensor.io.cards import card_of_folder, load_card
+
+    if given.get("card"):
+        return load_card(given["card"]).reading()
+    if len(src) != 1 or "tmin" in settings or "tmax" in settings:
+        return {}
+    card = card_of_folder(src[0])
+    if card is None:
+        return {}
+    found = card.reading()
+    if "band" in settings or "bands" in settings:
+        found = {k: v for k, v in found.items() if k not in ("band", "bands")}
+    shown = ", ".join(f"{k} {v}" for k, v in found.items())
+    print(f"eegtensor: reading as the card {card.name!r} says: {shown}", file=sys.stderr)
+    return found
+
+
+def _pairs(values: Sequence[Any]) -> list[tuple[float, float]]:
+    if values and isinstance(values[0], (list, tuple)):
+        return [(float(low), float(high)) for low, high in values]
+    if len(values) % 2:
+        fail(f"--bands has {len(values)} numbers", fix="give LOW HIGH for every band")
+    return [(values[i], values[i + 1]) for i in range(0, len(values), 2)]
+
+
+def _events(values: Any) -> Any:
+    """Return read_trials' `events` from NAME=CODE|CODE or NAME words."""
+    if isinstance(values, dict):
+        return values
+    if not any("=" in word for word in values):
+        return list(values)
+    events: dict[str, Any] = {}
+    for word in values:
+        name, _, codes = word.partition("=")
+        found = [int(c) if c.lstrip("-").isdigit() else c for c in codes.split("|")]
+        if not name or codes == "":
+            fail(f"--events {word!r} is not NAME=CODE", fix="write left=1 right=2")
+        events[name] = found[0] if len(found) == 1 else found
+    return events
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from eegtensor.doctor import diagnose
+
+    print(f"eegtensor     {__version__}")
+    problems = []
+    for finding in diagnose():
+        print(f"{finding.name:13} {finding.state}")
+        if finding.problem:
+            problems.append(finding)
+    for finding in problems:
+        print(f"\nproblem: {finding.problem}\n    fix: {finding.fix}")
+    if not problems:
+        print("\nAll fits together.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
