@@ -135,7 +135,8 @@ def _add_benchmark(commands: Any) -> None:
     parser.add_argument("--config", metavar="FILE.toml", help="options from a file")
     parser.add_argument("--out", metavar="DIR", help="scores, report, configuration")
     group = parser.add_argument_group("what is compared")
-    group.add_argument("--pipelines", type=_words, metavar="A,B", help="names; default "
+    group.add_argument("--pipelines", type=_words, metavar="A,B", help="names, as "
+                       "mdm+euclidean or tangent-space(C=1.0); default "
                        "mdm,tangent-space; `--pipelines list` shows all")
     group.add_argument("--protocol", help=f"{_PROTOCOLS}; default the first")
     group.add_argument("--adapt", type=_words, metavar="A,B", help=f"what adaptation sees "
@@ -174,7 +175,8 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
                        "that are damaged or implausible")
     group.add_argument("--scale", type=float, help="volts per stored unit; default 1")
     group.add_argument("--card", metavar="NAME", help="take window, band and events of "
-                       "this dataset card")
+                       "this dataset card; a folder named as a card's takes that card's "
+                       "when no window is given")
 
 
 _READING = (
@@ -184,7 +186,15 @@ _READING = (
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """Split at commas that stand outside brackets."""
+    words, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [word.strip() for word in words if word.strip()]
 
 
 def _speak(verbose: bool) -> None:
@@ -312,7 +322,8 @@ def _list_pipelines() -> int:
     from eegtensor.pipelines import PIPELINES
 
     for name, spec in PIPELINES.items():
-        print(f"{name:20} {spec.summary}")
+        takes = ", ".join(spec.parameters)
+        print(f"{name:20} {spec.summary}\n{'':20} parameters: {takes}")
     return 0
 
 
@@ -345,8 +356,10 @@ def _with_config(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(src: Sequence[str], given: dict[str, Any], store: str | None = None) -> Any:
-    """Read trials as the options say, or as a dataset card does."""
-    from eegtensor.io import read_trials
+    """Read trials as the options say, as a dataset card does, or from a store."""
+    from eegtensor.io import open_card, read_trials
+    from eegtensor.store import is_store
+    from eegtensor.trials import Trials
 
     settings = {k: given[k] for k in _READING if given.get(k) is not None}
     if "bands" in settings:
@@ -355,7 +368,23 @@ def _read(src: Sequence[str], given: dict[str, Any], store: str | None = None) -
         settings["events"] = _events(settings["events"])
     if settings.get("reference") == ["average"]:
         settings["reference"] = "average"
-    settings = _card_settings(src, given, settings) | settings
+    paths = list(src) if len(src) > 1 else src[0]
+    if store is None and not settings and len(src) == 1 and is_store(src[0]):
+        return Trials.load(src[0])
+    if store is not None:
+        settings["store"] = store
+    settings["progress"] = sys.stderr.isatty()
+    card = given.get("card")
+    if card is None and not {"tmin", "tmax"} & set(settings) and len(src) == 1:
+        card = _card_of_folder(src[0])
+        if card is not None:
+            print(f"eegtensor: reading as the card {card!r} says", file=sys.stderr)
+            # Only a card that was asked for may lower the guard.
+            settings.setdefault("on_bad", "raise")
+    if card is not None:
+        if len(src) > 1:
+            fail("--card goes with one SRC", fix="name the dataset's folder")
+        return open_card(card, src[0], **settings)
     missing = [name for name in ("tmin", "tmax") if name not in settings]
     if missing:
         fail(
@@ -363,34 +392,18 @@ def _read(src: Sequence[str], given: dict[str, Any], store: str | None = None) -
             why="A trial is a window around its event",
             fix="give --tmin and --tmax in seconds, or --card NAME",
         )
-    if store is not None:
-        settings["store"] = store
-    paths = list(src) if len(src) > 1 else src[0]
-    return read_trials(paths, progress=sys.stderr.isatty(), **settings)
+    return read_trials(paths, **settings)
 
 
-def _card_settings(
-    src: Sequence[str], given: dict[str, Any], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Return how a card reads the source: the one named, or the folder's own.
+def _card_of_folder(src: str) -> str | None:
+    """Return the card whose local folder has the source's name, if any."""
+    from eegtensor.io.cards import list_cards, load_card
 
-    A folder named as a card's is read as the card says when no window is given.
-    """
-    from eegtensor.io.cards import card_of_folder, load_card
-
-    if given.get("card"):
-        return load_card(given["card"]).reading()
-    if len(src) != 1 or "tmin" in settings or "tmax" in settings:
-        return {}
-    card = card_of_folder(src[0])
-    if card is None:
-        return {}
-    found = card.reading()
-    if "band" in settings or "bands" in settings:
-        found = {k: v for k, v in found.items() if k not in ("band", "bands")}
-    shown = ", ".join(f"{k} {v}" for k, v in found.items())
-    print(f"eegtensor: reading as the card {card.name!r} says: {shown}", file=sys.stderr)
-    return found
+    folder = Path(src).resolve().name
+    for name in list_cards()["name"]:
+        if Path(src).is_dir() and load_card(name).folder == folder:
+            return str(name)
+    return None
 
 
 def _pairs(values: Sequence[Any]) -> list[tuple[float, float]]:

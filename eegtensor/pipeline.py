@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import mne
 import numpy as np
@@ -41,16 +41,16 @@ class Pipeline(_SklearnPipeline):
     domain. `predict` without domains uses the domain adapted last.
     """
 
-    __metadata_request__fit = {
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {
         "subjects": True,
         "sessions": True,
         **dict.fromkeys(_TARGET_FIT, True),
     }
-    __metadata_request__predict = {"subjects": True, "sessions": True}
-    __metadata_request__predict_proba = {"subjects": True, "sessions": True}
-    __metadata_request__decision_function = {"subjects": True, "sessions": True}
-    __metadata_request__transform = {"subjects": True, "sessions": True}
-    __metadata_request__score = {"subjects": True, "sessions": True}
+    __metadata_request__predict: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__transform: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__score: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
 
     def get_metadata_routing(self) -> Any:
         """Return the steps' requests and the pipeline's own."""

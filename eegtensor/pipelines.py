@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, SVR
-
+from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
-from eegtensor.features import Covariances, TangentSpace
 from eegtensor.pipeline import Pipeline
-from eegtensor.transfer import MDM, BalancedRecenter, Recenter, SignalAlignment
 
-__all__ = ["PIPELINES", "Pipeline", "PipelineSpec", "make_pipeline"]
+__all__ = ["PIPELINES", "Pipeline", "PipelineSpec", "make_pipeline", "parse_pipeline"]
 
 ALIGNMENTS = (None, "euclidean", "riemann", "riemann-balanced")
 
@@ -107,156 +103,115 @@ def make_pipeline(name: str, *, align: str | None = None, **params: Any) -> Pipe
     return spec.build(align, **params)
 
 
-def _signal_steps(align: str | None, n_bands: int, unseen: str) -> list[tuple[str, Any]]:
-    """Return the alignment of raw signals, if any."""
-    if align is None:
-        return []
-    metric = {"euclidean": "euclidean", "riemann": "affine-invariant"}[align]
-    step = SignalAlignment(metric=metric, n_bands=n_bands, unseen=unseen)
-    return [("align", step)]
+def parse_pipeline(text: str) -> tuple[str, dict[str, Any], str | None]:
+    """Return name, parameters and alignment of "name(parameter=value)+alignment".
+
+    Parameters
+    ----------
+    text : str
+        For example "tangent-space", "mdm+euclidean" or
+        "cca(frequencies=(13, 17, 21), sfreq=256)"; values are Python literals.
+
+    Raises
+    ------
+    EEGTensorError
+        If the text does not read so.
+    """
+    match = re.fullmatch(r"\s*([\w-]+)\s*(\(.*\))?\s*(?:\+\s*([\w-]+))?\s*", text)
+    if match is None:
+        _refuse_text(text)
+    name, arguments, align = match.groups()
+    params = {}
+    if arguments:
+        try:
+            call = ast.parse(f"f{arguments}", mode="eval").body
+            assert isinstance(call, ast.Call) and not call.args
+            params = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        except (SyntaxError, ValueError, AssertionError) as error:
+            _refuse_text(text, error)
+    return name, params, align
 
 
-def _matrix_pipeline(
-    align: str | None,
-    covariances: Any,
-    decoder: list[tuple[str, Any]],
-    *,
-    metric: str,
-    unseen: str,
-    n_bands: int = 1,
-) -> Pipeline:
-    """Return covariances, their alignment, and a decoder of matrices."""
-    steps: list[tuple[str, Any]] = []
-    if align == "euclidean":
-        steps += _signal_steps("euclidean", n_bands, unseen)
-    steps.append(("covariances", covariances))
-    if align == "riemann":
-        steps.append(("align", Recenter(metric=metric, unseen=unseen)))
-    if align == "riemann-balanced":
-        inner = decoder[0][1] if len(decoder) == 1 else Pipeline(decoder)
-        balanced = BalancedRecenter(inner, metric=metric, unseen=unseen)
-        return Pipeline([*steps, ("decoder", balanced)])
-    return Pipeline([*steps, *decoder])
-
-
-def _reference(align: str | None) -> str:
-    """Recentred training matrices have the identity as their mean."""
-    recentred = ("riemann", "riemann-balanced")
-    return "identity" if align in recentred else "mean"
-
-
-def _mdm(
-    align: str | None,
-    estimator: str = "oas",
-    metric: str = "affine-invariant",
-    n_bands: int = 1,
-    bands: str = "stack",
-    unseen: str = "pooled",
-) -> Pipeline:
-    covariances = Covariances(estimator, n_bands, bands)
-    return _matrix_pipeline(
-        align,
-        covariances,
-        [("mdm", MDM(metric))],
-        metric=metric,
-        unseen=unseen,
-        n_bands=n_bands,
+def _refuse_text(text: str, cause: Exception | None = None) -> NoReturn:
+    fail(
+        f"{text!r} names no pipeline",
+        fix="write name, name+alignment or name(parameter=value, ...)",
+        cause=cause,
     )
 
 
-def _fb_mdm(
-    align: str | None,
-    n_bands: int = 1,
-    estimator: str = "oas",
-    metric: str = "affine-invariant",
-    unseen: str = "pooled",
-) -> Pipeline:
-    return _mdm(align, estimator, metric, n_bands, "separate", unseen)
-
-
-def _tangent(
-    decoder: Callable[..., Any], task_decoder: Callable[..., Any] | None
-) -> Callable[..., Pipeline]:
-    def build(
-        align: str | None,
-        estimator: str = "oas",
-        metric: str = "affine-invariant",
-        n_bands: int = 1,
-        bands: str = "stack",
-        task: str = "classification",
-        unseen: str = "pooled",
-        **params: Any,
-    ) -> Pipeline:
-        tasks = ("classification", "regression")
-        check_option("task", task, tasks if task_decoder else tasks[:1])
-        make = decoder if task == "classification" else task_decoder
-        assert make is not None
-        if align == "riemann-balanced" and task == "regression":
-            fail("Regression has no classes to balance", fix="use align='riemann'")
-        return _matrix_pipeline(
-            align,
-            Covariances(estimator, n_bands, bands),
-            [
-                ("tangent", TangentSpace(metric, _reference(align))),
-                ("scale", StandardScaler()),
-                ("decoder", make(**params)),
-            ],
-            metric=metric,
-            unseen=unseen,
-            n_bands=n_bands,
-        )
-
-    extra = inspect.signature(decoder).parameters.values()
-    own = inspect.signature(build)
-    kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    build.__signature__ = own.replace(parameters=[*kept, *extra])  # type: ignore[attr-defined]
-    return build
-
-
-def _logistic(C: float = 0.1, class_weight: str | None = None) -> LogisticRegression:
-    return LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
-
-
-def _ridge(C: float = 0.1, class_weight: str | None = None) -> Ridge:
-    return Ridge(alpha=1.0 / C)
-
-
-def _lda(shrinkage: str | float = "auto") -> LinearDiscriminantAnalysis:
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
-
-
-def _svm(
-    C: float = 1.0,
-    gamma: str | float = "scale",
-    class_weight: str | None = "balanced",
-) -> SVC:
-    return SVC(C=C, gamma=gamma, class_weight=class_weight)
-
-
-def _svr(
-    C: float = 1.0,
-    gamma: str | float = "scale",
-    class_weight: str | None = None,
-) -> SVR:
-    return SVR(C=C, gamma=gamma)
-
+_ON_SIGNALS = (None, "euclidean", "riemann")
 
 PIPELINES: dict[str, PipelineSpec] = {
-    "mdm": PipelineSpec("nearest Riemannian class mean", "any", _mdm),
+    "mdm": PipelineSpec("nearest Riemannian class mean", "any", builders.mdm),
     "fb-mdm": PipelineSpec(
-        "nearest class mean, distances averaged over filter bands", "any", _fb_mdm
+        "nearest class mean, distances averaged over filter bands",
+        "any",
+        builders.fb_mdm,
     ),
     "tangent-space": PipelineSpec(
         "tangent vectors, logistic regression (or ridge for task='regression')",
         "any",
-        _tangent(_logistic, _ridge),
+        builders.tangent(builders.logistic, builders.ridge),
     ),
     "tangent-space-lda": PipelineSpec(
-        "tangent vectors, shrinkage linear discriminant", "any", _tangent(_lda, None)
+        "tangent vectors, shrinkage linear discriminant",
+        "any",
+        builders.tangent(builders.lda, None),
     ),
     "tangent-space-svm": PipelineSpec(
         "tangent vectors, support vector machine with RBF kernel",
         "any",
-        _tangent(_svm, _svr),
+        builders.tangent(builders.svm, builders.svr),
+    ),
+    "csp-lda": PipelineSpec(
+        "common spatial patterns, shrinkage linear discriminant",
+        "oscillatory",
+        builders.csp_lda,
+        _ON_SIGNALS,
+    ),
+    "fbcsp-svm": PipelineSpec(
+        "filter-bank common spatial patterns, support vector machine",
+        "oscillatory",
+        builders.fbcsp_svm,
+        _ON_SIGNALS,
+    ),
+    "fbcsp-dss-lda": PipelineSpec(
+        "filter-bank common spatial patterns, standardised per domain, linear "
+        "discriminant",
+        "oscillatory",
+        builders.fbcsp_dss_lda,
+        _ON_SIGNALS,
+        adapts=None,
+    ),
+    "erp-mdm": PipelineSpec(
+        "covariances with class-average responses, nearest Riemannian mean",
+        "erp",
+        builders.erp_mdm,
+    ),
+    "xdawn-tangent-space": PipelineSpec(
+        "Xdawn covariances, tangent vectors, logistic regression",
+        "erp",
+        builders.xdawn_tangent,
+    ),
+    "cca": PipelineSpec(
+        "canonical correlation with sines of the stimulation frequencies",
+        "ssvep",
+        builders.cca,
+        (None,),
+        adapts=None,
+    ),
+    "cca-lda": PipelineSpec(
+        "canonical correlations, shrinkage linear discriminant",
+        "ssvep",
+        builders.cca_lda,
+        (None,),
+        adapts=None,
+    ),
+    "trca": PipelineSpec(
+        "task-related components of phase-locked responses",
+        "ssvep",
+        builders.trca,
+        _ON_SIGNALS,
     ),
 }

@@ -55,7 +55,7 @@ class Trials:
     metadata: pd.DataFrame
     info: mne.Info
     tmin: float = 0.0
-    _digest: str | None = field(default=None, repr=False)
+    _digest: str | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if getattr(self.X, "ndim", None) != 3:
@@ -268,7 +268,9 @@ class Trials:
     def load(cls, path: str | os.PathLike) -> Trials:
         """Open a store; X is a read-only memory map."""
         X, y, metadata, info, tmin, digest = open_store(path)
-        return cls(X, y, metadata, info, tmin, digest)
+        trials = cls(X, y, metadata, info, tmin)
+        object.__setattr__(trials, "_digest", digest)
+        return trials
 
 
 def concatenate(parts: Sequence[Trials]) -> Trials:

@@ -32,6 +32,7 @@ ORDER = [
     "compress",
     "stream",
     "pipeline",
+    "_builders",
     "pipelines",
     "benchmark",
     "integrations",

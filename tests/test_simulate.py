@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eegtensor import EEGTensorError, Trials, _headmodel
+from eegtensor import EEGTensorError, Trials, _headmodel, simulate
 from eegtensor.simulate import TASKS, simulate_trials
 
 
@@ -170,6 +170,28 @@ def test_people_differ_and_without_shift_they_share_one_head():
     none, some = spread(subject_shift=0, session_shift=0), spread()
     assert some[0] > 3 * none[0]
     assert some[1] > 3 * none[1]
+
+
+def test_electrode_gains_scale_the_brain_and_not_the_sensor_noise():
+    info = _headmodel.make_info(["C3", "Cz"], 128.0)
+    dipoles = _headmodel.place(["C3"] * 28, np.random.default_rng(0))
+
+    def signals(gain):
+        person = simulate._Person(dipoles, np.zeros(28), np.asarray(gain), 0.0)
+        return simulate._signals(
+            person,
+            _headmodel.SphereHead(info),
+            ["left_hand", "right_hand"],
+            np.array([0, 1]),
+            64,
+            128.0,
+            1.0,
+            np.random.default_rng(1),
+        )
+
+    one, two, four = (signals([np.log(g), 0.0]) for g in (1, 2, 4))
+    np.testing.assert_array_equal(one[:, 1], two[:, 1])
+    np.testing.assert_allclose(four[:, 0] - two[:, 0], 2 * (two[:, 0] - one[:, 0]))
 
 
 def test_recentring_is_needed_and_not_enough(default_scores):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import mne
 import numpy as np
 import pandas as pd
@@ -125,6 +127,12 @@ def test_digest_sees_every_part() -> None:
         Trials(base.X.astype(float), base.y, base.metadata, base.info, base.tmin),
     ]
     assert len({base.digest, *(t.digest for t in others)}) == 8
+
+
+def test_a_changed_copy_has_a_digest_of_its_own() -> None:
+    base = make_trials()
+    before = base.digest
+    assert dataclasses.replace(base, X=2 * base.X).digest != before
 
 
 def test_concatenate_joins_and_refuses() -> None:

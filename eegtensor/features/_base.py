@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,12 +18,12 @@ class DomainEstimator(BaseEstimator):
     MOABB route them without `set_fit_request`.
     """
 
-    __metadata_request__fit = {"subjects": True, "sessions": True}
-    __metadata_request__transform = {"subjects": True, "sessions": True}
-    __metadata_request__predict = {"subjects": True, "sessions": True}
-    __metadata_request__predict_proba = {"subjects": True, "sessions": True}
-    __metadata_request__decision_function = {"subjects": True, "sessions": True}
-    __metadata_request__score = {"subjects": True, "sessions": True}
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__transform: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__predict: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__score: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
 
 
 class DomainTransformer(TransformerMixin, DomainEstimator):

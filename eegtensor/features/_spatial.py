@@ -138,7 +138,7 @@ def find_filters(
         w = None if weights is None else np.asarray(weights, dtype=np.float64)
         mass = np.bincount(codes, weights=w)
         found = joint_filters(means, mass / mass.sum(), n_components)
-    return Filters(found.filters @ basis.T, found.patterns @ basis.T)
+    return _signed(found.filters @ basis.T, found.patterns @ basis.T)
 
 
 def _signal_range(plain: NDArray) -> NDArray:
@@ -174,7 +174,7 @@ def two_class_filters(A: NDArray, B: NDArray, n_components: int) -> Filters:
     patterns = filters @ (A + B)
     n = len(filters)
     order = [n - 1 - k // 2 if k % 2 == 0 else k // 2 for k in range(n)]
-    return _signed(filters[order][:n_components], patterns[order][:n_components])
+    return Filters(filters[order][:n_components], patterns[order][:n_components])
 
 
 def joint_filters(means: NDArray, shares: NDArray, n_components: int) -> Filters:
@@ -208,7 +208,7 @@ def joint_filters(means: NDArray, shares: NDArray, n_components: int) -> Filters
     )
     order = np.argsort(-information, kind="stable")
     patterns = np.linalg.inv(filters).T
-    return _signed(filters[order][:n_components], patterns[order][:n_components])
+    return Filters(filters[order][:n_components], patterns[order][:n_components])
 
 
 def _variances(filters: NDArray, C: NDArray) -> NDArray:

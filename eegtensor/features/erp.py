@@ -231,6 +231,14 @@ class XdawnCovariances(_TemplateCovariances):
         if self.nfilter < 1:
             fail(f"nfilter={self.nfilter} keeps no filter", fix="choose 1 or more")
         X, labels = self._start(X, y, self.classes)
+        n_filters = len(self.classes_) * min(self.nfilter, X.shape[1])
+        if self.estimator == "scm" and self.applyfilters and n_filters > X.shape[1]:
+            fail(
+                f"nfilter={self.nfilter} for {len(self.classes_)} classes makes "
+                f"{n_filters} filters of {X.shape[1]} channels",
+                why="They are linearly dependent, so sample covariances are singular",
+                fix="use estimator='oas', a smaller nfilter or fewer classes",
+            )
         if self.xdawn_estimator == "scm":
             _check_channels(X)
         xdawn = _Xdawn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from eegtensor._check import check_lengths, check_option, check_signals, fail
 from eegtensor.features import _spatial as spatial
 from eegtensor.features._base import DomainTransformer, check_fitted, check_matrices
+from eegtensor.features.covariance import split_bands
 from eegtensor.features.csp import ESTIMATORS, INPUTS, METRICS, check_components
 from eegtensor.features.select import best_with_partners, mutual_information
 
@@ -175,23 +177,18 @@ class FilterBankCSP(DomainTransformer):
     def _bands(self, X: NDArray) -> list[NDArray]:
         """Return views of X, one a band, of signals or covariances."""
         if self.input == "signals":
-            X = check_signals(X)
-        else:
-            X = check_matrices(X, ndim=(3, 4))
-        stacked = X.ndim == 3
-        n_bands = X.shape[1] if not stacked else self.n_bands
-        if n_bands != self.n_bands or n_bands < 1 or X.shape[1] % n_bands:
+            banded = split_bands(check_signals(X), self.n_bands)
+            return [banded[:, b] for b in range(self.n_bands)]
+        X = check_matrices(X, ndim=(3, 4))
+        if X.ndim == 4 and X.shape[1] == self.n_bands:
+            return [X[:, b] for b in range(self.n_bands)]
+        if X.ndim == 4 or self.n_bands < 1 or X.shape[1] % self.n_bands:
             fail(
                 f"X of shape {X.shape} is not {self.n_bands} bands of equal size",
                 fix="set n_bands to the number of bands read with bands=...",
             )
-        if not stacked:
-            return [X[:, b] for b in range(n_bands)]
-        width = X.shape[1] // n_bands
-        parts = [slice(b * width, (b + 1) * width) for b in range(n_bands)]
-        if self.input == "signals":
-            return [X[:, part] for part in parts]
-        return [X[:, part, part] for part in parts]
+        edges = np.arange(self.n_bands + 1) * (X.shape[1] // self.n_bands)
+        return [X[:, i:j, i:j] for i, j in pairwise(edges)]
 
     def _band_filters(
         self, band: NDArray, tasks: list[NDArray], weights: ArrayLike | None

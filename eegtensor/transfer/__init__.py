@@ -6,10 +6,12 @@ from eegtensor.transfer.recenter import Recenter
 from eegtensor.transfer.rescale import Rescale
 from eegtensor.transfer.rotate import Rotate
 from eegtensor.transfer.signals import EuclideanAlignment, SignalAlignment
+from eegtensor.transfer.standardize import DomainStandardScaler
 
 __all__ = [
     "MDM",
     "BalancedRecenter",
+    "DomainStandardScaler",
     "EuclideanAlignment",
     "Recenter",
     "Rescale",

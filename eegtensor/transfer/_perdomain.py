@@ -39,7 +39,7 @@ class PerDomain(DomainTransformer):
         Domains with statistics, sources first.
     statistics_ : ndarray, shape (n_domains, ...)
     counts_ : ndarray, shape (n_domains,)
-        Trials behind each statistic.
+        Trials behind each statistic; a streamed domain counts `prior_trials`.
     pooled_ : ndarray
         The sources' common statistic.
     last_target_ : Domain | None
@@ -150,17 +150,22 @@ class PerDomain(DomainTransformer):
         """
         check_fitted(self, "statistics_")
         X = self._check(X)
-        for x, name in zip(
-            X, _target_names(len(X), subjects, sessions), strict=True
-        ):
-            code = int(self.domains_.encode([name])[0])
-            if code == UNSEEN:
-                statistic, count = self.pooled_, 0.0
-            else:
-                statistic, count = self.statistics_[code], self.counts_[code]
-            weight = 1.0 / (self.prior_trials + count + 1.0)
-            self._set(name, self._update(statistic, x, weight), count + 1.0)
-            self.last_target_ = name
+        moved: dict[Domain, tuple[NDArray, float]] = {}
+        names = _target_names(len(X), subjects, sessions)
+        for x, name in zip(X, names, strict=True):
+            if name not in moved:
+                code = int(self.domains_.encode([name])[0])
+                known = code != UNSEEN
+                moved[name] = (
+                    self.statistics_[code] if known else self.pooled_,
+                    float(self.counts_[code]) if known else self.prior_trials,
+                )
+            statistic, count = moved[name]
+            weight = 1.0 / (count + 1.0)
+            moved[name] = (self._update(statistic, x, weight), count + 1.0)
+        for name, (statistic, count) in moved.items():
+            self._set(name, statistic, count)
+        self.last_target_ = names[-1]
         return self
 
     def transform(

@@ -1,0 +1,42 @@
+"""Benchmarks of decoders on people they have not seen.
+
+The package is itself callable: ``eegtensor.benchmark(trials, pipelines)`` runs
+`benchmark`.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from eegtensor.benchmark.modes import Mode, Part, parse_mode, split_session
+from eegtensor.benchmark.results import Results
+from eegtensor.benchmark.runner import benchmark
+from eegtensor.benchmark.splits import PROTOCOLS, Fold, make_folds
+from eegtensor.benchmark.statistics import bootstrap_interval, sign_flip_test
+
+__all__ = [
+    "PROTOCOLS",
+    "Fold",
+    "Mode",
+    "Part",
+    "Results",
+    "benchmark",
+    "bootstrap_interval",
+    "make_folds",
+    "parse_mode",
+    "sign_flip_test",
+    "split_session",
+]
+
+
+class _Callable(ModuleType):
+    """A package that runs its main function when called."""
+
+    def __call__(self, trials: Any, pipelines: Any, **options: Any) -> Results:
+        """Run `benchmark`; see there."""
+        return benchmark(trials, pipelines, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
