@@ -135,17 +135,29 @@ def _add_benchmark(commands: Any) -> None:
     parser.add_argument("--config", metavar="FILE.toml", help="options from a file")
     parser.add_argument("--out", metavar="DIR", help="scores, report, configuration")
     group = parser.add_argument_group("what is compared")
-    group.add_argument("--pipelines", type=_words, metavar="A,B", help="names, as "
-                       "mdm+euclidean or tangent-space(C=1.0); default "
-                       "mdm,tangent-space; `--pipelines list` shows all")
+    group.add_argument(
+        "--pipelines",
+        type=_words,
+        metavar="A,B",
+        help="names, as "
+        "mdm+euclidean or tangent-space(C=1.0); default "
+        "mdm,tangent-space; `--pipelines list` shows all",
+    )
     group.add_argument("--protocol", help=f"{_PROTOCOLS}; default the first")
-    group.add_argument("--adapt", type=_words, metavar="A,B", help=f"what adaptation sees "
-                       f"of a new person: {_MODES}; default none,full")
+    group.add_argument(
+        "--adapt",
+        type=_words,
+        metavar="A,B",
+        help=f"what adaptation sees of a new person: {_MODES}; default none,full",
+    )
     group.add_argument("--seed", type=int, help="random seed; default 0")
     group.add_argument("--n-jobs", type=int, metavar="N", help="processes; default 1")
-    group.add_argument("--cache", metavar="DIR", help="finished folds; default OUT/cache")
-    group.add_argument("--no-report", action="store_true", default=None,
-                       help="write no report.html")
+    group.add_argument(
+        "--cache", metavar="DIR", help="finished folds; default OUT/cache"
+    )
+    group.add_argument(
+        "--no-report", action="store_true", default=None, help="write no report.html"
+    )
     _add_reading(parser)
 
 
@@ -155,28 +167,54 @@ def _add_doctor(commands: Any) -> None:
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how recordings are read")
-    group.add_argument("--tmin", type=float, metavar="S", help="window start, seconds "
-                       "from the event")
+    group.add_argument(
+        "--tmin", type=float, metavar="S", help="window start, seconds from the event"
+    )
     group.add_argument("--tmax", type=float, metavar="S", help="window end, excluded")
-    group.add_argument("--band", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="band-pass, hertz")
-    group.add_argument("--bands", type=float, nargs="+", metavar="HZ", help="filter "
-                       "bank, LOW HIGH LOW HIGH ...; stacked on the channels")
+    group.add_argument(
+        "--band", type=float, nargs=2, metavar=("LOW", "HIGH"), help="band-pass, hertz"
+    )
+    group.add_argument(
+        "--bands",
+        type=float,
+        nargs="+",
+        metavar="HZ",
+        help="filter bank, LOW HIGH LOW HIGH ...; stacked on the channels",
+    )
     group.add_argument("--sfreq", type=float, metavar="HZ", help="rate to resample to")
-    group.add_argument("--events", nargs="+", metavar="NAME[=CODE]", help="classes and "
-                       "the codes or annotations they stand for, as left=1 right=2")
+    group.add_argument(
+        "--events",
+        nargs="+",
+        metavar="NAME[=CODE]",
+        help="classes and the codes or annotations they stand for, as left=1 right=2",
+    )
     group.add_argument("--picks", nargs="+", metavar="CH", help="channels or types")
-    group.add_argument("--reference", nargs="+", metavar="CH", help="average, or channels")
+    group.add_argument(
+        "--reference", nargs="+", metavar="CH", help="average, or channels"
+    )
     group.add_argument("--channels", help="intersection (default) or interpolate")
-    group.add_argument("--include", nargs="+", metavar="GLOB", help="recordings to take")
-    group.add_argument("--names", metavar="TEMPLATE", help="where subject and session "
-                       "stand in the file name, as S{subject}_{session}.edf")
-    group.add_argument("--on-bad", help="raise (default), drop or warn, at recordings "
-                       "that are damaged or implausible")
+    group.add_argument(
+        "--include", nargs="+", metavar="GLOB", help="recordings to take"
+    )
+    group.add_argument(
+        "--names",
+        metavar="TEMPLATE",
+        help="where subject and session "
+        "stand in the file name, as S{subject}_{session}.edf",
+    )
+    group.add_argument(
+        "--on-bad",
+        help="raise (default), drop or warn, at recordings "
+        "that are damaged or implausible",
+    )
     group.add_argument("--scale", type=float, help="volts per stored unit; default 1")
-    group.add_argument("--card", metavar="NAME", help="take window, band and events of "
-                       "this dataset card; a folder named as a card's takes that card's "
-                       "when no window is given")
+    group.add_argument(
+        "--card",
+        metavar="NAME",
+        help="take window, band and events of "
+        "this dataset card; a folder named as a card's takes that card's "
+        "when no window is given",
+    )
 
 
 _READING = (

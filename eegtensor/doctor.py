@@ -53,7 +53,9 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Return versions, threads, GPU and pairings, each with its problem if any."""
-    findings = [Finding("python", f"{platform.python_version()} on {platform.platform()}")]
+    findings = [
+        Finding("python", f"{platform.python_version()} on {platform.platform()}")
+    ]
     findings += [_core(name) for name in CORE]
     findings += [_optional(name, extra) for name, extra in OPTIONAL.items()]
     findings += [_torchaudio(), _gpu(), _threads()]
@@ -114,7 +116,9 @@ def _gpu() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding("gpu", "unknown", f"torch does not load: {error}", "reinstall it")
+        return Finding(
+            "gpu", "unknown", f"torch does not load: {error}", "reinstall it"
+        )
     if not torch.cuda.is_available():
         return Finding("gpu", "none that torch can use")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -46,11 +46,26 @@ class Pipeline(_SklearnPipeline):
         "sessions": True,
         **dict.fromkeys(_TARGET_FIT, True),
     }
-    __metadata_request__predict: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__transform: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__score: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__predict: ClassVar[dict[str, bool]] = {
+        "subjects": True,
+        "sessions": True,
+    }
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {
+        "subjects": True,
+        "sessions": True,
+    }
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {
+        "subjects": True,
+        "sessions": True,
+    }
+    __metadata_request__transform: ClassVar[dict[str, bool]] = {
+        "subjects": True,
+        "sessions": True,
+    }
+    __metadata_request__score: ClassVar[dict[str, bool]] = {
+        "subjects": True,
+        "sessions": True,
+    }
 
     def get_metadata_routing(self) -> Any:
         """Return the steps' requests and the pipeline's own."""
@@ -333,7 +348,9 @@ def _join(
             values = np.full(n, values or "")
         joined[key] = np.concatenate([np.asarray(values, dtype=str), np.full(m, name)])
     if "sample_weight" in metadata:
-        joined["sample_weight"] = np.concatenate([metadata["sample_weight"], np.ones(m)])
+        joined["sample_weight"] = np.concatenate(
+            [metadata["sample_weight"], np.ones(m)]
+        )
     X = np.concatenate([np.asarray(X), np.asarray(X_labelled)])
     return X, np.concatenate([np.asarray(y), np.asarray(y_labelled)]), joined
 

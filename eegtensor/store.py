@@ -145,7 +145,11 @@ class StoreWriter:
         with_y = [y is not None for y in self._y]
         if any(with_y) and not all(with_y):
             fail("Some recordings have labels and others have none")
-        y = np.concatenate([v for v in self._y if v is not None]) if all(with_y) else None
+        y = (
+            np.concatenate([v for v in self._y if v is not None])
+            if all(with_y)
+            else None
+        )
         metadata = pd.concat(self._metadata, ignore_index=True)
         shape = (self._n_trials, *self._shape)
         self._file.seek(0)

@@ -182,7 +182,9 @@ class Trials:
         return Trials(self.X[:, index], self.y, self.metadata, info, self.tmin)
 
     @classmethod
-    def from_epochs(cls, epochs: mne.BaseEpochs, *, target: str | None = None) -> Trials:
+    def from_epochs(
+        cls, epochs: mne.BaseEpochs, *, target: str | None = None
+    ) -> Trials:
         """Make trials from MNE epochs.
 
         Data, events (sample and id), metadata, info and tmin are kept; the

@@ -12,7 +12,9 @@ from eegtensor import Trials
 def make_trials(n: int = 12, *, seed: int = 0, y: object = "classes") -> Trials:
     rng = np.random.default_rng(seed)
     info = mne.create_info(["C3", "Cz", "C4"], 100.0, "eeg")
-    info.set_montage("colin27_1020" if "colin27_1020" in _montages() else "standard_1020")
+    info.set_montage(
+        "colin27_1020" if "colin27_1020" in _montages() else "standard_1020"
+    )
     labels = np.resize(["left", "right"], n) if isinstance(y, str) else y
     metadata = pd.DataFrame(
         {

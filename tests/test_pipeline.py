@@ -32,11 +32,17 @@ def split(trials):
 
 
 def arrays(trials):
-    return trials.X, trials.y, {"subjects": trials.subjects, "sessions": trials.sessions}
+    return (
+        trials.X,
+        trials.y,
+        {"subjects": trials.subjects, "sessions": trials.sessions},
+    )
 
 
 def names() -> list[str]:
-    return [n for n, spec in PIPELINES.items() if spec.paradigm in ("any", "oscillatory")]
+    return [
+        n for n, spec in PIPELINES.items() if spec.paradigm in ("any", "oscillatory")
+    ]
 
 
 @pytest.mark.parametrize("align", [None, "riemann"])

@@ -174,10 +174,12 @@ def test_people_differ_and_without_shift_they_share_one_head():
 
 def test_electrode_gains_scale_the_brain_and_not_the_sensor_noise():
     info = _headmodel.make_info(["C3", "Cz"], 128.0)
-    dipoles = _headmodel.place(["C3"] * 28, np.random.default_rng(0))
+    dipoles = _headmodel.place(
+        _headmodel.channel_names(27), np.random.default_rng(0), tilt=0.0
+    )
 
     def signals(gain):
-        person = simulate._Person(dipoles, np.zeros(28), np.asarray(gain), 0.0)
+        person = simulate._Person(dipoles, np.zeros(27), np.asarray(gain), 0.0)
         return simulate._signals(
             person,
             _headmodel.SphereHead(info),

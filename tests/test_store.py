@@ -123,9 +123,7 @@ def test_readers_and_a_writer_at_once(tmp_path: Path) -> None:
     reads = 0
     while writer.is_alive():
         loaded = Trials.load(path)
-        fresh = Trials(
-            loaded.X, loaded.y, loaded.metadata, loaded.info, loaded.tmin
-        )
+        fresh = Trials(loaded.X, loaded.y, loaded.metadata, loaded.info, loaded.tmin)
         assert fresh.digest == loaded.digest
         reads += 1
     writer.join()

@@ -67,8 +67,12 @@ def test_geodesics_have_the_right_ends_and_length(
     rng: np.random.Generator, metric: str
 ) -> None:
     A, B = spd(rng, 3, 5), spd(rng, 3, 5)
-    np.testing.assert_allclose(geometry.geodesic(A, B, 0.0, metric=metric), A, atol=1e-9)
-    np.testing.assert_allclose(geometry.geodesic(A, B, 1.0, metric=metric), B, atol=1e-9)
+    np.testing.assert_allclose(
+        geometry.geodesic(A, B, 0.0, metric=metric), A, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        geometry.geodesic(A, B, 1.0, metric=metric), B, atol=1e-9
+    )
     third = geometry.geodesic(A, B, np.array([0.1, 0.3, 0.8]), metric=metric)
     np.testing.assert_allclose(
         geometry.distance(A, third, metric=metric),

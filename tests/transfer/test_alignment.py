@@ -132,7 +132,9 @@ def test_unseen_policies(rng) -> None:
     # predict-time statistics are of the batch alone: nothing is kept.
     assert len(adapting.domains_) == 4
     strict = Recenter(unseen="raise").fit(X[~target], **source)
-    with pytest.raises(EEGTensorError, match="No statistics for the domains p2/a, p2/b"):
+    with pytest.raises(
+        EEGTensorError, match="No statistics for the domains p2/a, p2/b"
+    ):
         strict.transform(X[target], **new)
     with pytest.raises(EEGTensorError, match="unseen='guess'"):
         Recenter(unseen="guess").fit(X)
@@ -157,7 +159,9 @@ def test_without_domains_the_last_target_is_used(rng) -> None:
 def test_single_trials_are_refused_by_adapt(rng) -> None:
     X, y, domains = shifted(rng)
     model = Recenter().fit(X, y, **domains)
-    with pytest.raises(EEGTensorError, match="at least 2 trials of a domain; new has 1"):
+    with pytest.raises(
+        EEGTensorError, match="at least 2 trials of a domain; new has 1"
+    ):
         model.adapt(X[:1], subjects=["new"])
     with pytest.raises(EEGTensorError, match="target has 1"):
         model.adapt(X[:1])
