@@ -129,7 +129,7 @@ def test_times_of_events_and_positions_of_electrodes():
     positions = np.array([ch["loc"][:3] for ch in trials.info["chs"]])
     assert np.isfinite(positions).all()
     assert positions[trials.ch_names.index("C3"), 0] < -0.03
-    epochs = trials[trials.domain.codes == 0].to_epochs()
+    epochs = trials.to_epochs()
     assert set(epochs.event_id) == {"left_hand", "right_hand"}
 
 
@@ -193,6 +193,7 @@ def test_electrode_gains_scale_the_brain_and_not_the_sensor_noise():
 
     one, two, four = (signals([np.log(g), 0.0]) for g in (1, 2, 4))
     np.testing.assert_array_equal(one[:, 1], two[:, 1])
+    assert np.std(two[:, 0] - one[:, 0]) > 1e-6
     np.testing.assert_allclose(four[:, 0] - two[:, 0], 2 * (two[:, 0] - one[:, 0]))
 
 

@@ -13,13 +13,20 @@ __all__ = [
     "Fault",
     "RecordingError",
     "RecordingInfo",
+    "fetch_card",
     "list_cards",
+    "load_card",
     "open_card",
     "read_trials",
     "recording_info",
 ]
 
-_LAZY = {"list_cards": "eegtensor.io.cards", "open_card": "eegtensor.io.cards"}
+_LAZY = {
+    "fetch_card": "eegtensor.io.fetch",
+    "list_cards": "eegtensor.io.cards",
+    "load_card": "eegtensor.io.cards",
+    "open_card": "eegtensor.io.cards",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -109,17 +109,17 @@ def test_says_the_numbers_of_the_table(results, page):
     assert f"mne {results.config['versions']['mne']}" in page.text
 
 
-def test_headline_counts_people_who_gain(results, page):
-    people = results.per_person("balanced_accuracy")
-    better = {
-        name: int((people[name, "full"] > people[name, "none"]).sum())
-        for name in ("mdm", "tangent-space")
-    }
-    expected = (
-        f"From none to full, {better['mdm']} of 4 people gain with mdm and "
-        f"{better['tangent-space']} of 4 with tangent-space"
-    )
+def test_headline_counts_people_who_gain(results, tmp_path):
+    scores = results.scores.copy()
+    scores["balanced_accuracy"] = 0.6
+    adapted = (scores["adapt"] == "full") & (scores["pipeline"] == "mdm")
+    for person, score in {"01": 0.9, "02": 0.7, "03": 0.25}.items():
+        scores.loc[adapted & (scores["subject"] == person), "balanced_accuracy"] = score
+    changed = Results(scores, results.predictions, results.config)
+    page = Page(write_report(changed, tmp_path / "report.html"))
+    expected = "From none to full, 2 of 4 people gain with mdm and 0 of 4 with tangent"
     assert expected in page.text
+    assert "Most is lost by 03 with mdm (\u22120.35)" in page.text
 
 
 def test_leaves_matplotlib_as_it_was(results, tmp_path):
@@ -215,6 +215,22 @@ def test_replaces_a_file_and_makes_folders(results, tmp_path):
     assert "Again" in target.read_text(encoding="utf-8")
     assert "Again" not in first
     assert [p.name for p in target.parent.iterdir()] == ["report.html"]
+
+
+def test_a_write_that_fails_leaves_the_older_file(results, tmp_path, monkeypatch):
+    target = tmp_path / "report.html"
+    target.write_text("older")
+
+    def half(self, path, **kwargs):
+        Path(path).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mne.Report.save", half)
+    loaded = Results(results.scores, results.predictions, results.config)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(loaded, target)
+    assert target.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_refuses_a_folder_and_empty_scores(results, tmp_path):

@@ -99,6 +99,23 @@ def test_confusion_counts_and_row_percent(results):
     np.testing.assert_allclose(image.sum(axis=1), 1.0)
 
 
+def test_confusion_rows_are_true_classes():
+    frame = pd.DataFrame(
+        {
+            "pipeline": "x",
+            "adapt": "none",
+            "y_true": ["a"] * 8 + ["b"] * 2,
+            "y_pred": ["a"] * 6 + ["b"] * 3 + ["a"],
+        }
+    )
+    methods = frame[["pipeline", "adapt"]].drop_duplicates()
+    odd = Results(methods, frame, {"classes": ["a", "b"]})
+    axis = predictions.draw_confusions(odd).axes[0]
+    image = np.asarray(axis.images[0].get_array())
+    np.testing.assert_allclose(image, [[0.75, 0.25], [0.5, 0.5]])
+    assert {"75%", "6", "25%", "2", "50%", "1"} <= set(texts(axis))
+
+
 def test_reliability_of_known_probabilities():
     p = np.repeat([0.95, 0.65], [20, 10])
     y = np.asarray(["b"] * 19 + ["a"] + ["b"] * 5 + ["a"] * 5)

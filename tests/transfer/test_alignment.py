@@ -119,7 +119,7 @@ def test_adapting_equals_fitting_the_domain(rng, estimator) -> None:
 
 
 def test_unseen_policies(rng) -> None:
-    X, y, domains = shifted(rng)
+    X, _, domains = shifted(rng)
     target = domains["subjects"] == "p2"
     source, new = only(domains, ~target), only(domains, target)
     pooled = Recenter(unseen="pooled").fit(X[~target], **source)
@@ -141,7 +141,7 @@ def test_unseen_policies(rng) -> None:
 
 
 def test_without_domains_the_last_target_is_used(rng) -> None:
-    X, y, domains = shifted(rng)
+    X, _, domains = shifted(rng)
     target = domains["subjects"] == "p2"
     session_b = target & (domains["sessions"] == "b")
     model = Recenter(unseen="raise").fit(X[~target], **only(domains, ~target))
