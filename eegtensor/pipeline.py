@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from eegtensor._check import check_lengths, fail
 from eegtensor.trials import Trials, as_trials
 
-_TARGET_FIT = ("X_target_unlabeled", "X_target_labeled", "y_target_labeled")
+_DOMAINS = {"subjects": True, "sessions": True}
 
 
 def _final_can(method: str) -> Callable[[Pipeline], bool]:
@@ -42,30 +42,16 @@ class Pipeline(_SklearnPipeline):
     """
 
     __metadata_request__fit: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-        **dict.fromkeys(_TARGET_FIT, True),
+        **_DOMAINS,
+        "X_target_unlabeled": True,
+        "X_target_labeled": True,
+        "y_target_labeled": True,
     }
-    __metadata_request__predict: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-    }
-    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-    }
-    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-    }
-    __metadata_request__transform: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-    }
-    __metadata_request__score: ClassVar[dict[str, bool]] = {
-        "subjects": True,
-        "sessions": True,
-    }
+    __metadata_request__transform: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__predict: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__score: ClassVar[dict[str, bool]] = _DOMAINS
 
     def get_metadata_routing(self) -> Any:
         """Return the steps' requests and the pipeline's own."""
@@ -208,9 +194,12 @@ class Pipeline(_SklearnPipeline):
 
     @property
     def can_adapt(self) -> bool:
-        """Whether any step has `adapt`."""
+        """Whether any step adapts."""
         steps = [step for _, step in self._transformers()]
-        return any(hasattr(step, "adapt") for step in [*steps, self._final()])
+        return any(
+            hasattr(step, "adapt") and getattr(step, "can_adapt", True)
+            for step in [*steps, self._final()]
+        )
 
     @available_if(_final_can("predict"))
     def predict(

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
+from eegtensor.auto import CANDIDATES, AutoDecoder
+from eegtensor.features import Covariances
 from eegtensor.pipeline import Pipeline
 
 __all__ = ["PIPELINES", "Pipeline", "PipelineSpec", "make_pipeline", "parse_pipeline"]
@@ -140,6 +142,23 @@ def _refuse_text(text: str, cause: Exception | None = None) -> NoReturn:
     )
 
 
+def _auto(
+    align: str | None,
+    estimator: str = "oas",
+    n_bands: int = 1,
+    bands: str = "stack",
+    candidates: tuple[str, ...] = tuple(CANDIDATES),
+    n_folds: int = 5,
+    unseen: str = "pooled",
+) -> Pipeline:
+    return Pipeline(
+        [
+            ("covariances", Covariances(estimator, n_bands, bands)),
+            ("decoder", AutoDecoder(candidates, align, n_folds, unseen)),
+        ]
+    )
+
+
 _ON_SIGNALS = (None, "euclidean", "riemann")
 
 PIPELINES: dict[str, PipelineSpec] = {
@@ -163,6 +182,12 @@ PIPELINES: dict[str, PipelineSpec] = {
         "tangent vectors, support vector machine with RBF kernel",
         "any",
         builders.tangent(builders.svm, builders.svr),
+    ),
+    "auto": PipelineSpec(
+        "the best of MDM and tangent-space decoders on held-out source people",
+        "any",
+        _auto,
+        (None, "riemann"),
     ),
     "csp-lda": PipelineSpec(
         "common spatial patterns, shrinkage linear discriminant",

@@ -331,8 +331,9 @@ def _as_targets(y: Any) -> NDArray:
         fail(f"y has shape {array.shape}", fix="give one label per trial")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
+            bad = np.flatnonzero(~np.isfinite(array))
             fail(
-                f"y is not finite for trials {listing(np.flatnonzero(~np.isfinite(array)))}",
+                f"y is not finite for trials {listing(bad)}",
                 fix="drop these trials",
             )
         return array.astype(np.float64)

@@ -33,6 +33,7 @@ ORDER = [
     "stream",
     "pipeline",
     "_builders",
+    "auto",
     "pipelines",
     "benchmark",
     "integrations",

@@ -121,9 +121,7 @@ class Results:
     def report(self, path: str | os.PathLike) -> Path:
         """Write one self-contained HTML file and return its path."""
         # The report draws pictures, which scores alone do not need.
-        from eegtensor.benchmark.report import (  # type: ignore[import-not-found]
-            write_report,
-        )
+        from eegtensor.benchmark.report import write_report
 
         return Path(write_report(self, path))
 

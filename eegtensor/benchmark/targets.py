@@ -37,7 +37,7 @@ def prepare_trials(data: Trials | mne.BaseEpochs, target: str | None) -> Trials:
                 fix=f"name one of {listing(trials.metadata.columns, 40)}",
             )
         y = trials.metadata[target].to_numpy(dtype=float)
-        trials = replace(trials, y=y, _digest=None)
+        trials = replace(trials, y=y)
     if trials.y is None:
         fail(
             "The trials have no labels to score against",

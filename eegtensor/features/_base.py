@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from eegtensor._check import fail
 
+_DOMAINS = {"subjects": True, "sessions": True}
+
 
 class DomainEstimator(BaseEstimator):
     """Base of estimators that may receive subjects and sessions.
@@ -18,12 +20,12 @@ class DomainEstimator(BaseEstimator):
     MOABB route them without `set_fit_request`.
     """
 
-    __metadata_request__fit: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__transform: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__predict: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__decision_function: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
-    __metadata_request__score: ClassVar[dict[str, bool]] = {"subjects": True, "sessions": True}
+    __metadata_request__fit: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__transform: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__predict: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__score: ClassVar[dict[str, bool]] = _DOMAINS
 
 
 class DomainTransformer(TransformerMixin, DomainEstimator):

@@ -43,11 +43,11 @@ def segment_means(
     M : ndarray, shape (n_segments, [n_bands,] n, n)
     """
     if X.ndim == 4:
-        means = [
+        bands = [
             segment_means(X[:, b], codes, n_segments, metric=metric, weights=weights)
             for b in range(X.shape[1])
         ]
-        return np.stack(means, axis=1)
+        return np.stack(bands, axis=1)
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(n_segments + 1))
     sorted_X = np.ascontiguousarray(X[order])

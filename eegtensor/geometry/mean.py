@@ -103,7 +103,7 @@ def _shares(
     totals = np.bincount(codes, weights=w)
     if (totals <= 0).any():
         fail(
-            f"Segments {listing(np.flatnonzero(totals <= 0))} are empty or weigh nothing",
+            f"Segments {listing(np.flatnonzero(totals <= 0))} are empty or of no weight",
             fix="number segments from 0 without gaps and give positive weights",
         )
     return codes, w / totals[codes]

@@ -1,4 +1,4 @@
-"""Distances and geodesics of SPD matrices: affine-invariant, log-Euclidean, Euclidean."""
+"""Distances and geodesics of SPD matrices in three metrics."""
 
 from __future__ import annotations
 

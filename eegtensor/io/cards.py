@@ -222,7 +222,7 @@ def local_copy(card: Card, path: str | os.PathLike | None) -> Path:
     else:
         what = f"There is no copy of {card.name!r} at {listing(looked)}"
     if card.fetch_kind:
-        fetch = f"fetch_card({card.name!r}, folder) of eegtensor.io.fetch downloads one"
+        fetch = f"fetch_card({card.name!r}, folder) of eegtensor.io downloads one"
     else:
         fetch = f"get the data from {listing(card.source['urls'])}"
     fail(

@@ -43,7 +43,10 @@ class Rescale(PerDomain):
         squared = _squared_norm(X)
         flat = squared.reshape(len(X), -1)
         sums = np.stack(
-            [np.bincount(codes, w * flat[:, b], n_domains) for b in range(flat.shape[1])],
+            [
+                np.bincount(codes, w * flat[:, b], n_domains)
+                for b in range(flat.shape[1])
+            ],
             axis=1,
         )
         totals = np.bincount(codes, w, n_domains)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_lengths, fail
-from eegtensor.domains import check_unseen_policy, domain_names, encode_domains
+from eegtensor.domains import check_unseen_policy
 from eegtensor.features._base import check_matrices
 from eegtensor.features._means import segment_means
 from eegtensor.geometry import congruence, distance, frechet_mean, geodesic, logm
@@ -81,7 +81,6 @@ class Rotate(PerDomain):
             fail("Rotate needs labels in fit", fix="pass y")
         check_lengths(len(X), y=y, sample_weight=sample_weight)
         self.classes_, group = np.unique(np.asarray(y), return_inverse=True)
-        codes, names = encode_domains(domain_names(len(X), subjects, sessions))
         self.reference_ = frechet_mean(X, segments=group, weights=sample_weight)
         self._labels = group
         try:

@@ -99,8 +99,4 @@ class EuclideanAlignment(SignalAlignment):
         unseen: str = "pooled",
         prior_trials: float = 5.0,
     ) -> None:
-        super().__init__(
-            "euclidean", n_bands, unseen=unseen, prior_trials=prior_trials
-        )
-
-
+        super().__init__("euclidean", n_bands, unseen=unseen, prior_trials=prior_trials)

@@ -11,12 +11,11 @@ from eegtensor import EEGTensorError
 from eegtensor.benchmark.figures_maps import draw_domain_map, draw_patterns
 from eegtensor.benchmark.maps import (
     between_share,
-    class_patterns,
     domain_map,
     sample_covariances,
-    scalp_positions,
     split_band,
 )
+from eegtensor.benchmark.patterns import class_patterns, scalp_positions
 from eegtensor.simulate import simulate_trials
 from eegtensor.trials import Trials
 
@@ -179,7 +178,16 @@ def test_scalp_is_drawn_only_where_channels_have_places():
     assert scalp_positions(info, every) is None
     for i, channel in enumerate(info["chs"]):
         channel["loc"][:3] = [0.03 * (i % 3), 0.04 * (i // 3), 0.09]
-    assert scalp_positions(info, every).shape == (6, 3)
+    metres = scalp_positions(info, every)
+    assert metres.shape == (6, 3)
+    for channel in info["chs"]:
+        channel["loc"][:3] *= 1000
+    np.testing.assert_allclose(scalp_positions(info, every), metres)
+    for channel in info["chs"]:
+        channel["loc"][:3] *= 0.01
+    assert scalp_positions(info, every) is None
+    for channel in info["chs"]:
+        channel["loc"][:3] *= 0.1
     assert scalp_positions(info, every[:3]) is None
     info["chs"][1]["loc"][:3] = info["chs"][0]["loc"][:3]
     assert scalp_positions(info, every) is None
