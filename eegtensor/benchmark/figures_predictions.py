@@ -24,6 +24,7 @@ from eegtensor.benchmark.figures import (
 from eegtensor.benchmark.figures_scores import MAX_PANELS, modes_of, pipelines_of
 from eegtensor.benchmark.metrics import confusion, expected_calibration_error
 from eegtensor.benchmark.results import Results
+from eegtensor.benchmark.tables import rows_of
 
 N_BINS = 10
 MIN_IN_BIN = 5
@@ -109,7 +110,8 @@ def with_probabilities(results: Results) -> tuple[list[str], list[str]]:
     """Return the pipelines that give probabilities, and those that do not."""
     columns = [f"p:{c}" for c in results.config["classes"]]
     frame = results.predictions
-    having, lacking = [], []
+    having: list[str] = []
+    lacking: list[str] = []
     for name in pipelines_of(results):
         rows = frame[frame["pipeline"] == name]
         known = all(c in frame for c in columns) and bool(
@@ -219,7 +221,7 @@ def draw_regression(results: Results) -> Figure:
     """Draw predicted against true continuous targets."""
     methods = first_and_last(results)[:MAX_PANELS]
     colours = mode_colours(modes_of(results))
-    means = results.table(["r2", "mae"])
+    means = {(n, m): row for n, m, row in rows_of(results.table(["r2", "mae"]))}
     n_columns = min(4, len(methods))
     n_rows = math.ceil(len(methods) / n_columns)
     side = min(3.4, WIDTH / n_columns)
@@ -242,7 +244,7 @@ def draw_regression(results: Results) -> Figure:
             color=colours[mode],
             rasterized=True,
         )
-        row = means.loc[(name, mode)]
+        row = means[name, mode]
         r2 = f"{row['r2']:.2f}".replace("-", "\u2212")
         axis.set_title(f"{shorten(name, 14)} \u00b7 {mode}: R\u00b2 {r2}")
         axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad))

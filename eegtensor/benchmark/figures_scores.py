@@ -25,7 +25,13 @@ from eegtensor.benchmark.figures import (
 )
 from eegtensor.benchmark.metrics import LOWER_IS_BETTER
 from eegtensor.benchmark.results import Results
-from eegtensor.benchmark.tables import METHOD, PERSON, chance_level, per_person
+from eegtensor.benchmark.tables import (
+    METHOD,
+    PERSON,
+    chance_level,
+    per_person,
+    rows_of,
+)
 
 MAX_PANELS = 12
 
@@ -205,7 +211,7 @@ def _name_people(axes: Axes, table: pd.DataFrame) -> None:
     last = values.shape[1] - 1
     for person, height in zip(known, heights, strict=True):
         axes.annotate(
-            shorten(str(table.index[person]), 12),
+            shorten(str(table.index[int(person)]), 12),
             (last, values[person, -1]),
             xytext=(last + 0.12, height),
             fontsize=8.5,
@@ -226,8 +232,7 @@ def draw_ranking(results: Results) -> Figure:
     colours = mode_colours(modes_of(results))
     figure = new_figure(WIDTH, 0.8 + 0.42 * len(table))
     axes = figure.subplots()
-    for k, (method, row) in enumerate(table.iterrows()):
-        name, mode = method  # type: ignore[misc]
+    for k, (name, mode, row) in enumerate(rows_of(table)):
         colour = colours[mode]
         dots = people[name, mode].to_numpy(dtype=float)
         axes.scatter(dots, np.full(len(dots), k), s=12, color=colour, alpha=0.4, lw=0)

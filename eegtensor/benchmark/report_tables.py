@@ -12,7 +12,7 @@ from eegtensor.benchmark.figures import metric_name
 from eegtensor.benchmark.metrics import LOWER_IS_BETTER
 from eegtensor.benchmark.report_words import comparisons, number, several, text
 from eegtensor.benchmark.results import Results
-from eegtensor.benchmark.tables import METHOD
+from eegtensor.benchmark.tables import METHOD, rows_of
 
 
 def html_table(
@@ -52,7 +52,7 @@ def scores_table(results: Results) -> str:
         m: table[m].min() if m in LOWER_IS_BETTER else table[m].max() for m in metrics
     }
     rows = []
-    for (name, mode), row in table.iterrows():  # type: ignore[misc]
+    for name, mode, row in rows_of(table):
         cells = [text(name), text(mode), text(row["transductive"])]
         cells.append(str(row["n_people"]))
         for metric in metrics:
@@ -108,7 +108,7 @@ def timing_table(results: Results) -> str:
             number(row["seconds_fit"]),
             number(1000 * row["seconds_predict"]),
         ]
-        for (name, mode), row in means.iterrows()  # type: ignore[misc]
+        for name, mode, row in rows_of(means)
     ]
     head = ["pipeline", "adaptation", "seconds to fit a fold", "ms to predict a trial"]
     return html_table(head, rows, numeric=2)

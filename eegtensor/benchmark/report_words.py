@@ -19,7 +19,7 @@ from eegtensor.benchmark.figures_scores import (
 from eegtensor.benchmark.metrics import LOWER_IS_BETTER
 from eegtensor.benchmark.modes import parse_mode
 from eegtensor.benchmark.results import Results
-from eegtensor.benchmark.tables import PERSON
+from eegtensor.benchmark.tables import PERSON, rows_of
 
 _PROTOCOLS = {
     "leave-one-subject-out": "each person was decoded by what was learned from all "
@@ -147,9 +147,8 @@ def headline(results: Results) -> str:
     values = table[metric].astype(float)
     if not values.notna().any():
         return f"No {metric_name(metric)} could be computed"
-    best = values.idxmin() if lower else values.idxmax()
-    name, mode = best  # type: ignore[misc]
-    row = table.loc[best]
+    best = int(np.nanargmin(values) if lower else np.nanargmax(values))
+    name, mode, row = rows_of(table)[best]
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     interval = ""
     if np.isfinite(low):
@@ -165,7 +164,8 @@ def headline(results: Results) -> str:
 
 def gain_sentence(results: Results) -> str:
     """Return how many people gain from the first to the last mode, by pipeline."""
-    modes, parts = modes_of(results), []
+    modes = modes_of(results)
+    parts: list[str] = []
     for name, change in gains(results).items():
         known = change.dropna()
         people = several(len(known), "person") + " gain" if not parts else len(known)
@@ -180,16 +180,16 @@ def ranking_sentence(results: Results) -> str:
     order = results.table(metric)[metric].dropna().sort_values(ascending=lower)
     if len(order) < 2:
         return "There is one decoder, and nothing to compare it with"
-    first, second = (f"{name} ({mode})" for name, mode in order.index[:2])  # type: ignore[misc]
+    first, second = (f"{n} ({m})" for n, m, _ in rows_of(order.to_frame())[:2])
     gap = abs(float(order.iloc[0] - order.iloc[1]))
     if gap < 5e-4:
         return f"{text(first)} and {text(second)} come first, level"
     table = comparisons(results)
     pair = table[table["better"].isin([first, second])]
-    pair = pair[pair["other"].isin([first, second])].iloc[0]
+    row = pair[pair["other"].isin([first, second])].iloc[0]
     return (
         f"{text(first)} comes first, {gap:.3f} from {text(second)} "
-        f"(corrected p {pair['p_corrected']:.2g})"
+        f"(corrected p {row['p_corrected']:.2g})"
     )
 
 

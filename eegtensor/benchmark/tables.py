@@ -180,3 +180,9 @@ def comparison_table(
 
 def _label(method: tuple[str, str]) -> str:
     return f"{method[0]} ({method[1]})"
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
+    """Return (pipeline, adapt, row) for the rows of a table indexed by both."""
+    names = [(str(name), str(mode)) for name, mode in table.index.tolist()]
+    return [(*names[i], table.iloc[i]) for i in range(len(table))]

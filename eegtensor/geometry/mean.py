@@ -101,9 +101,10 @@ def _shares(
     if codes.min() < 0:
         fail("segments holds negative codes", fix="leave unseen domains out first")
     totals = np.bincount(codes, weights=w)
-    if (totals <= 0).any():
+    empty = np.flatnonzero(totals <= 0)
+    if empty.size:
         fail(
-            f"Segments {listing(np.flatnonzero(totals <= 0))} are empty or of no weight",
+            f"Segments {listing(empty)} are empty or weigh nothing",
             fix="number segments from 0 without gaps and give positive weights",
         )
     return codes, w / totals[codes]
