@@ -91,7 +91,8 @@ def channels_of(path: Path, info: mne.Info) -> Channels:
     positions = {}
     for name, ch in zip(names, info["chs"], strict=True):
         loc = ch["loc"][:3]
-        if np.isfinite(loc).all() and loc.any():
+        # Some files hold millimetres where metres belong: no head is that large.
+        if np.isfinite(loc).all() and 0 < np.linalg.norm(loc) < 0.5:
             positions[name] = loc
     types = info.get_channel_types() if names else []
     bads = frozenset(by_source[name] for name in info["bads"])

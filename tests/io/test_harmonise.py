@@ -8,7 +8,7 @@ import mne
 import numpy as np
 import pytest
 
-from eegtensor import EEGTensorError
+from eegtensor import EEGTensorError, EEGTensorWarning
 from eegtensor.io import RecordingError, read_trials
 from eegtensor.io.harmonise import canonical_name, canonical_names
 from eegtensor.io.montage import (
@@ -156,3 +156,11 @@ def test_channels_marked_bad_in_the_file_are_left_out(
     raw.info["bads"] = ["Cz"]
     trials = read_trials(save(raw, "a_raw.fif"), **WINDOW)
     assert trials.ch_names == ["Fz", "C3", "C4", "Pz"]
+
+
+def test_positions_in_millimetres_are_not_believed(shared_data: Path) -> None:
+    folder = shared_data / "ssvep_exo" / "sub-01" / "ses-0"
+    with pytest.warns(EEGTensorWarning, match="implausible"):
+        trials = read_trials(folder, tmin=1, tmax=2, on_bad="warn")
+    norms = [np.linalg.norm(ch["loc"][:3]) for ch in trials.info["chs"]]
+    assert 0.05 < min(norms) and max(norms) < 0.15
