@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from eegtensor.store import (
     open_store,
     update_digest,
 )
+
+logger = logging.getLogger("eegtensor")
 
 KEYS = ("dataset", "subject", "session", "run")
 
@@ -183,7 +186,11 @@ class Trials:
 
     @classmethod
     def from_epochs(
-        cls, epochs: mne.BaseEpochs, *, target: str | None = None
+        cls,
+        epochs: mne.BaseEpochs,
+        *,
+        target: str | None = None,
+        picks: str | Sequence[str] = "data",
     ) -> Trials:
         """Make trials from MNE epochs.
 
@@ -193,12 +200,28 @@ class Trials:
         Parameters
         ----------
         epochs : mne.Epochs
-            Good channels and all epochs are taken; the last sample, which MNE
-            includes, is kept.
+            The last sample, which MNE includes, is kept.
         target : str | None
             Metadata column of continuous targets; by default y is the name of
             each epoch's event.
+        picks : str | sequence of str
+            Channels, as MNE names them. By default good data channels: a stim
+            channel would tell a decoder the answer.
         """
+        chosen = epochs.copy().load_data()
+        try:
+            bads = "bads" if isinstance(picks, str) else ()
+            chosen = chosen.pick(picks, exclude=bads, verbose="ERROR")
+        except ValueError as error:
+            fail(
+                f"picks={picks!r} leaves no channel of {listing(epochs.ch_names, 40)}",
+                fix="name channels or types that the epochs have, as picks='eog'",
+                cause=error,
+            )
+        lost = [name for name in epochs.ch_names if name not in chosen.ch_names]
+        if lost:
+            logger.info("channels not taken from the epochs: %s", listing(lost, 40))
+        epochs = chosen
         metadata = epochs.metadata
         n_trials = len(epochs)
         if metadata is None:

@@ -90,6 +90,31 @@ def test_epochs_there_and_back_keep_all_that_is_promised() -> None:
     assert again.event_id == epochs.event_id
 
 
+def test_lazy_epochs_give_good_data_channels_of_good_epochs() -> None:
+    rng = np.random.default_rng(0)
+    info = mne.create_info(
+        ["C3", "C4", "EOG1", "STI"], 100.0, ["eeg"] * 2 + ["eog", "stim"]
+    )
+    raw = mne.io.RawArray(1e-5 * rng.standard_normal((4, 1000)), info, verbose="ERROR")
+    raw._data[0, 210:230] = 1.0
+    events = np.array([[100, 0, 1], [200, 0, 2], [300, 0, 1], [400, 0, 2]])
+    epochs = mne.Epochs(
+        raw, events, {"a": 1, "b": 2}, 0, 0.5, baseline=None, picks="all",
+        reject={"eeg": 0.1}, verbose="ERROR",
+    )  # fmt: skip
+    trials = Trials.from_epochs(epochs)
+    assert trials.ch_names == ["C3", "C4"]
+    assert list(trials.y) == ["a", "a", "b"]
+    np.testing.assert_array_equal(trials.metadata["event_sample"], [100, 300, 400])
+    np.testing.assert_allclose(trials.X[1], raw.get_data()[:2, 300:351])
+    raw.info["bads"] = ["C4"]
+    epochs.info["bads"] = ["C4"]
+    assert Trials.from_epochs(epochs).ch_names == ["C3"]
+    assert Trials.from_epochs(epochs, picks=["EOG1"]).ch_names == ["EOG1"]
+    with pytest.raises(EEGTensorError, match="leaves no channel"):
+        Trials.from_epochs(epochs, picks=["Oz"])
+
+
 def test_continuous_targets_pass_through_epochs() -> None:
     trials = make_trials(y=np.linspace(0, 1, 12))
     assert trials.classes == []
