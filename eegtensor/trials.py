@@ -221,28 +221,9 @@ class Trials:
         lost = [name for name in epochs.ch_names if name not in chosen.ch_names]
         if lost:
             logger.info("channels not taken from the epochs: %s", listing(lost, 40))
-        epochs = chosen
-        metadata = epochs.metadata
-        n_trials = len(epochs)
-        if metadata is None:
-            metadata = pd.DataFrame(index=range(n_trials))
-        metadata = metadata.reset_index(drop=True).copy()
-        # `to_epochs` leaves the column where samples of several recordings clash.
-        if "event_sample" not in metadata:
-            metadata["event_sample"] = epochs.events[:, 0].astype(np.int64)
-        metadata["event_code"] = epochs.events[:, 2].astype(np.int64)
-        if target is not None:
-            if target not in metadata:
-                fail(
-                    f"No metadata column {target!r} among {listing(metadata.columns)}",
-                    fix="name the column that holds the target",
-                )
-            y = metadata[target].to_numpy(dtype=float)
-        else:
-            name_of = {code: name for name, code in epochs.event_id.items()}
-            y = np.asarray([name_of[code] for code in epochs.events[:, 2]], dtype=str)
-        X = epochs.get_data(copy=True)
-        return cls(X, y, metadata, epochs.info, float(epochs.tmin))
+        y, metadata = labels_of_epochs(chosen, target=target)
+        X = chosen.get_data(copy=True)
+        return cls(X, y, metadata, chosen.info, float(chosen.tmin))
 
     def to_epochs(self) -> mne.EpochsArray:
         """Return MNE epochs with the same data, events, metadata, info and tmin.
@@ -346,6 +327,40 @@ def as_trials(data: Trials | mne.BaseEpochs) -> Trials:
         f"Got a {type(data).__name__} where trials are needed",
         fix="give eegtensor.Trials or mne.Epochs",
     )
+
+
+def labels_of_epochs(
+    epochs: mne.BaseEpochs, *, target: str | None = None
+) -> tuple[NDArray, pd.DataFrame]:
+    """Return the labels and the metadata of epochs, without their samples.
+
+    Parameters
+    ----------
+    epochs : mne.Epochs
+        Bad epochs have been dropped.
+    target : str | None
+        As in `Trials.from_epochs`.
+    """
+    metadata = epochs.metadata
+    n_trials = len(epochs)
+    if metadata is None:
+        metadata = pd.DataFrame(index=range(n_trials))
+    metadata = metadata.reset_index(drop=True).copy()
+    # `to_epochs` leaves the column where samples of several recordings clash.
+    if "event_sample" not in metadata:
+        metadata["event_sample"] = epochs.events[:, 0].astype(np.int64)
+    metadata["event_code"] = epochs.events[:, 2].astype(np.int64)
+    if target is not None:
+        if target not in metadata:
+            fail(
+                f"No metadata column {target!r} among {listing(metadata.columns)}",
+                fix="name the column that holds the target",
+            )
+        y = metadata[target].to_numpy(dtype=float)
+    else:
+        name_of = {code: name for name, code in epochs.event_id.items()}
+        y = np.asarray([name_of[code] for code in epochs.events[:, 2]], dtype=str)
+    return y, metadata
 
 
 def _as_targets(y: Any) -> NDArray:

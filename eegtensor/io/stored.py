@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eegtensor.io.errors import RecordingError
-from eegtensor.trials import Trials
+from eegtensor.trials import Trials, labels_of_epochs
 
 _REQUIRED = ("X", "scale", "y", "sfreq", "ch_names")
 _KEYS = ("subject", "session", "run")
@@ -63,29 +63,17 @@ def trials_of_epochs(epochs: mne.BaseEpochs, path: Path) -> StoredTrials:
     if len(epochs) == 0:
         raise RecordingError(path, "it holds no good epochs", "leave it out")
     # Only the labels are wanted now; the samples stay in the file.
-    labels = Trials.from_epochs(_without_samples(epochs))
-    metadata = labels.metadata.drop(columns=["event_sample", "event_code"])
+    y, metadata = labels_of_epochs(epochs)
+    metadata = metadata.drop(columns=["event_sample", "event_code"])
     metadata["onset"] = epochs.events[:, 0] / float(epochs.info["sfreq"])
     return StoredTrials(
         load=lambda: epochs.get_data(copy=True),
-        y=labels.y,
+        y=y,
         metadata=_drop_unset(metadata),
         info=epochs.info,
         n_times=len(epochs.times),
         tmin=float(epochs.tmin),
         aliases={str(code): name for name, code in epochs.event_id.items()},
-    )
-
-
-def _without_samples(epochs: mne.BaseEpochs) -> mne.EpochsArray:
-    info = mne.create_info(1, float(epochs.info["sfreq"]), "misc")
-    return mne.EpochsArray(
-        np.zeros((len(epochs), 1, 1)),
-        info,
-        events=epochs.events,
-        event_id=epochs.event_id,
-        metadata=epochs.metadata,
-        verbose="ERROR",
     )
 
 
