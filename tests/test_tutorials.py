@@ -75,6 +75,8 @@ PROMISED = {
         ["aligners.png"],
     ),
 }
+# More than ten seconds.
+SLOW = {"04_alignment_in_a_pipeline.py"}
 
 
 def run(
@@ -125,7 +127,13 @@ def missing_words(text: str, patterns: list[str]) -> list[str]:
     return lacking
 
 
-@pytest.mark.parametrize("name", sorted(PROMISED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in sorted(PROMISED)
+    ],
+)
 def test_tutorial(name: str, tmp_path: Path) -> None:
     before = snapshot()
     done, work, temporary = run(FOLDER / name, tmp_path)
