@@ -284,34 +284,12 @@ def _info(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(asdict(info), default=_plain))
         else:
-            print(("\n" if i else "") + _describe(info))
+            print(("\n" if i else "") + str(info))
     return 2 if failed else 0
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _describe(info: Any) -> str:
-    channels = ", ".join(f"{n} {kind}" for kind, n in info.channels.items())
-    lines = [
-        info.path,
-        f"  format    {info.format}, {info.kind}",
-        f"  person    subject {info.subject}, session {info.session}, run {info.run}",
-        f"  channels  {channels}: {' '.join(info.ch_names)}",
-        f"  time      {info.duration:g} s at {info.sfreq:g} Hz",
-    ]
-    if info.n_trials is not None:
-        lines[-1] += f" a trial, {info.n_trials} trials"
-    events = ", ".join(f"{name} x {n}" for name, n in info.events.items())
-    source = f" ({info.events_source})" if info.events_source else ""
-    lines.append(f"  events    {events or 'none'}{source}")
-    lines += [f"  note      {note}" for note in info.notes]
-    for fault, remedy in zip(info.faults, info.remedies, strict=True):
-        lines += [f"  fault     {fault}", f"            what to do: {remedy}"]
-    if not info.faults:
-        lines.append("  faults    none found")
-    return "\n".join(lines)
 
 
 def _convert(options: argparse.Namespace) -> int:

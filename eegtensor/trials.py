@@ -152,8 +152,15 @@ class Trials:
         assert self._digest is not None
         return self._digest
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_trials, n_channels, n_times): scikit-learn splits what has a shape."""
+        return self.X.shape
+
     def __getitem__(self, index: Any) -> Trials:
         """Select trials by mask, indices, slice or one index."""
+        if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
+            index = index[0]
         if isinstance(index, (int, np.integer)):
             index = [index]
         if not isinstance(index, slice):

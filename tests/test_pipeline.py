@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    LeaveOneGroupOut,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline as sklearn_make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -240,3 +246,25 @@ def test_methods_that_the_last_step_lacks_are_absent() -> None:
     assert not hasattr(make_pipeline("tangent-space-svm"), "predict_proba")
     assert hasattr(make_pipeline("tangent-space-svm"), "decision_function")
     assert hasattr(make_pipeline("mdm"), "predict_proba")
+
+
+def test_trials_go_through_scikit_learn_s_cross_validation(trials) -> None:
+    """Trials as X carry their domains into every fold, also for named scorers."""
+    groups = trials.subjects
+    pipe = make_pipeline("tangent-space", align="riemann", unseen="adapt")
+    by_name = cross_val_score(
+        pipe, trials, trials.y, groups=groups, cv=LeaveOneGroupOut(),
+        scoring="balanced_accuracy",
+    )  # fmt: skip
+    by_hand = []
+    for person in np.unique(groups):
+        held = groups == person
+        fitted = clone(pipe).fit(trials[~held])
+        hit = fitted.predict(trials[held]) == trials[held].y
+        by_hand.append(
+            np.mean([hit[trials[held].y == c].mean() for c in trials.classes])
+        )
+    np.testing.assert_allclose(by_name, by_hand)
+    search = GridSearchCV(pipe, {"decoder__C": [0.01, 1.0]}, cv=GroupKFold(3))
+    search.fit(trials, trials.y, groups=groups)
+    assert search.predict(trials[:4]).shape == (4,)

@@ -22,11 +22,11 @@ from eegtensor.features import Covariances, TangentSpace
 from eegtensor.transfer import (
     BalancedRecenter,
     EuclideanAlignment,
+    PerDomain,
     Recenter,
     Rescale,
     Rotate,
 )
-from eegtensor.transfer._perdomain import PerDomain
 
 folder = Path(tempfile.mkdtemp(prefix="eegtensor-04-"))
 trials = et.simulate_trials(n_subjects=6, random_state=0)

@@ -1,5 +1,6 @@
 """Features: scikit-learn transformers from trials to what decoders read."""
 
+from eegtensor.features._base import DomainEstimator, DomainTransformer
 from eegtensor.features.covariance import Covariances
 from eegtensor.features.csp import CSP
 from eegtensor.features.erp import ERPCovariances, XdawnCovariances
@@ -14,6 +15,8 @@ __all__ = [
     "TRCA",
     "CCAFeatures",
     "Covariances",
+    "DomainEstimator",
+    "DomainTransformer",
     "ERPCovariances",
     "FilterBankCSP",
     "TangentSpace",

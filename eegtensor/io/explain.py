@@ -17,7 +17,7 @@ READ_AS_IS = "on_bad='warn' (--on-bad warn) reads what is there"
 _HARMLESS = re.compile(
     r"unclosed file|Invalid measurement date|mixed sampling frequencies|"
     r"does not conform to MNE naming|This filename .* does not conform|"
-    r"Omitted \d+ annotation|Limited \d+ annotation|"
+    r"Limited \d+ annotation|"
     r"Number of records from the header|invalid value encountered|"
     r"not referenced to the same electrode|Unable to process|"
     r"MarkerFile .* not found|no longer be supported",

@@ -308,13 +308,7 @@ def _faults_of(path: Path, messages: list[str]) -> list[Fault]:
     faults = []
     for message in messages:
         if "Invalid tag with only" in message:
-            faults.append(
-                Fault(
-                    str(path),
-                    CUT_SHORT,
-                    f"{FRESH_COPY}; on_bad='warn' tries to read what is there",
-                )
-            )
+            faults.append(Fault(str(path), CUT_SHORT, FRESH_COPY))
     return list(dict.fromkeys(faults))
 
 

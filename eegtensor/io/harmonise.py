@@ -293,7 +293,9 @@ def _report(
             r.path.name for r, g in zip(recordings, good, strict=True) if {*lost} - {*g}
         ]
         logger.warning(
-            "channels %s are left out: not good in %s", listing(lost), listing(where, 4)
+            "channels %s are left out: absent or bad in %s",
+            listing(lost),
+            listing(where, 4),
         )
     for r, g in zip(recordings, good, strict=True):
         missing = [n for n in names if n not in g]

@@ -69,6 +69,29 @@ class RecordingInfo:
     remedies: list[str]
     notes: list[str]
 
+    def __str__(self) -> str:
+        """Return what `eegtensor info` prints."""
+        channels = ", ".join(f"{n} {kind}" for kind, n in self.channels.items())
+        person = f"subject {self.subject}, session {self.session}, run {self.run}"
+        lines = [
+            self.path,
+            f"  format    {self.format}, {self.kind}",
+            f"  person    {person}",
+            f"  channels  {channels}: {' '.join(self.ch_names)}",
+            f"  time      {self.duration:g} s at {self.sfreq:g} Hz",
+        ]
+        if self.n_trials is not None:
+            lines[-1] += f" a trial, {self.n_trials} trials"
+        events = ", ".join(f"{name} x {n}" for name, n in self.events.items())
+        source = f" ({self.events_source})" if self.events_source else ""
+        lines.append(f"  events    {events or 'none'}{source}")
+        lines += [f"  note      {note}" for note in self.notes]
+        for fault, remedy in zip(self.faults, self.remedies, strict=True):
+            lines += [f"  fault     {fault}", f"            what to do: {remedy}"]
+        if not self.faults:
+            lines.append("  faults    none found")
+        return "\n".join(lines)
+
 
 def recording_info(
     path: str | os.PathLike, *, names: Names = None, event_files: EventFiles = None

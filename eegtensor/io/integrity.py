@@ -185,7 +185,9 @@ def _check_brainvision(path: Path) -> Findings:
     if data and binary and width and channels.isdigit() and int(channels):
         # A V-Amp file (.ahdr) holds one channel more than its header names.
         frame = width * (int(channels) + (path.suffix.lower() == ".ahdr"))
-        rest = (path.parent / data).stat().st_size % frame
+        n_times, rest = divmod((path.parent / data).stat().st_size, frame)
+        if marker and not rest and (path.parent / marker).exists():
+            faults += _late_markers(path, path.parent / marker, n_times)
         if rest:
             faults.append(
                 Fault(
@@ -196,6 +198,23 @@ def _check_brainvision(path: Path) -> Findings:
                 )
             )
     return Findings(faults, [])
+
+
+def _late_markers(path: Path, marker: Path, n_times: int) -> list[Fault]:
+    """Return a fault if markers lie beyond the last sample: the data were cut."""
+    text = marker.read_bytes().decode("latin1")
+    positions = re.findall(r"(?m)^\s*Mk\d+\s*=[^,]*,[^,]*,\s*(\d+)", text)
+    late = sum(int(position) > n_times for position in positions)
+    if not late:
+        return []
+    return [
+        Fault(
+            str(path),
+            f"its data are cut short: {late} of its {len(positions)} markers lie "
+            f"beyond the last of {n_times} samples",
+            f"{READ_AS_IS}; or {FRESH_COPY}",
+        )
+    ]
 
 
 def _check_gdf(path: Path, size: int) -> None:

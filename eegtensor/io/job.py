@@ -98,7 +98,7 @@ class Job:
         usable = []
         for s in scans:
             self.faults += s.faults
-            if s.faults and self.on_bad == "raise":
+            if s.faults and self.on_bad != "warn":
                 continue
             try:
                 picked(
@@ -234,9 +234,11 @@ class Job:
     def warn(self) -> None:
         """Warn once of everything that was passed over."""
         if self.faults:
-            how = "dropped" if self.on_bad == "drop" else "read as they are"
+            done = "left out, or their bad channels"
+            if self.on_bad == "warn":
+                done = "read as they are where readable"
             warnings.warn(
-                f"Faulty recordings, {how} where readable:\n{summarise(self.faults)}",
+                f"Faulty recordings, {done}:\n{summarise(self.faults)}",
                 EEGTensorWarning,
                 stacklevel=3,
             )

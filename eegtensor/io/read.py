@@ -92,9 +92,10 @@ def read_trials(
         What to do with recordings that cannot be read, are damaged, or have
         flat, saturated, non-finite or implausibly large or small channels.
         "raise" raises one error at the end, which lists them and keeps the
-        trials of the others in ``.trials``. "drop" leaves bad channels and, if
-        more than half of its channels are bad, recordings out, and warns
-        (it reads every recording twice). "warn" keeps all that is readable.
+        trials of the others in ``.trials``. "drop" leaves damaged recordings
+        out, bad channels, and recordings with more than half of their channels
+        bad, and warns (it reads every recording twice). "warn" keeps all that
+        is readable.
     include : str | list of str | callable | None
         Globs or a function that choose among the recordings found.
     names : str | callable | None

@@ -1,5 +1,6 @@
 """Transfer: scikit-learn estimators that adapt to people they have never seen."""
 
+from eegtensor.transfer._perdomain import PerDomain
 from eegtensor.transfer.balanced import BalancedRecenter
 from eegtensor.transfer.mdm import MDM
 from eegtensor.transfer.recenter import Recenter
@@ -13,6 +14,7 @@ __all__ = [
     "BalancedRecenter",
     "DomainStandardScaler",
     "EuclideanAlignment",
+    "PerDomain",
     "Recenter",
     "Rescale",
     "Rotate",

@@ -171,7 +171,7 @@ def _procrustes(target: NDArray, moving: NDArray, n_steps: int = 200) -> NDArray
     B = moving + np.linalg.norm(moving, 2, axis=(-2, -1))[..., None, None] * eye
     U = np.broadcast_to(eye, (len(moving), n, n))
     for _ in range(n_steps):
-        gradient = np.einsum("kab,dbc,dkce->dae", A, U, B, optimize=True)
+        gradient = (A @ U[:, np.newaxis] @ B).sum(axis=1)
         left, _, right = np.linalg.svd(gradient)
         turned = left @ right
         change = np.abs(turned - U).max()

@@ -79,7 +79,7 @@ def test_intersection_says_what_was_lost(
     with caplog.at_level(logging.WARNING, "eegtensor"):
         trials = read_trials(path.parent, **WINDOW)
     assert trials.ch_names == ["C3", "Cz", "C4"]
-    assert "channels Fz, Pz are left out: not good in sub-2_raw.fif" in caplog.text
+    assert "channels Fz, Pz are left out: absent or bad in sub-2_raw.fif" in caplog.text
 
 
 def test_interpolation_is_mnes(

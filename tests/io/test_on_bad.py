@@ -205,7 +205,41 @@ def test_cut_short_recordings_are_read_on_demand(
     with pytest.raises(RecordingError, match=r"40 data records.*holds 20\.5") as caught:
         read_trials(path, **WINDOW)
     assert caught.value.trials is None
-    for on_bad in ("warn", "drop"):
-        with pytest.warns(EEGTensorWarning, match="cut short"):
-            trials = read_trials(path, on_bad=on_bad, **WINDOW)
-        assert len(trials) == 1
+    with pytest.warns(EEGTensorWarning, match="cut short"):
+        trials = read_trials(path, on_bad="warn", **WINDOW)
+    assert len(trials) == 1
+    with pytest.raises(RecordingError, match="cut short"):
+        read_trials(path, on_bad="drop", **WINDOW)
+
+
+@pytest.fixture
+def cut_brainvision(make_raw: Maker, tmp_path: Path) -> Path:
+    """A BrainVision recording whose data end at a whole sample, too early."""
+    path = tmp_path / "cut" / "sub-1.vhdr"
+    path.parent.mkdir()
+    raw = make_raw()
+    mne.export.export_raw(path, raw, verbose="ERROR")
+    data = path.with_suffix(".eeg").read_bytes()
+    frame = len(data) // raw.n_times
+    third_event = int(raw.annotations.onset[2] * raw.info["sfreq"])
+    path.with_suffix(".eeg").write_bytes(data[: frame * third_event])
+    return path
+
+
+def test_markers_beyond_the_end_say_that_data_are_missing(
+    cut_brainvision: Path,
+) -> None:
+    with pytest.raises(RecordingError, match="markers lie beyond the last"):
+        read_trials(cut_brainvision, **WINDOW)
+    with pytest.warns(EEGTensorWarning, match="markers lie beyond"):
+        trials = read_trials(cut_brainvision, on_bad="warn", **WINDOW)
+    assert 0 < len(trials) < 4
+
+
+def test_drop_leaves_a_damaged_recording_out(
+    cut_brainvision: Path, make_raw: Maker, save: Saver
+) -> None:
+    save(make_raw(), "cut/sub-2_raw.fif")
+    with pytest.warns(EEGTensorWarning, match=r"left out(.|\n)*sub-1.vhdr"):
+        trials = read_trials(cut_brainvision.parent, on_bad="drop", **WINDOW)
+    assert _people(trials) == ["2"]
