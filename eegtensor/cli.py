@@ -150,6 +150,12 @@ def _add_benchmark(commands: Any) -> None:
         metavar="A,B",
         help=f"what adaptation sees of a new person: {_MODES}; default none,full",
     )
+    group.add_argument(
+        "--test",
+        metavar="SRC",
+        help="train on the first SRC, test on this other dataset over the channels "
+        "both have",
+    )
     group.add_argument("--seed", type=int, help="random seed; default 0")
     group.add_argument("--n-jobs", type=int, metavar="N", help="processes; default 1")
     group.add_argument(
@@ -311,6 +317,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     from eegtensor.benchmark import benchmark
 
     trials = _read(given["src"], given)
+    test = None if given["test"] is None else _read([given["test"]], given)
     cache = given["cache"] or out / "cache"
     try:
         results = benchmark(
@@ -321,6 +328,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             random_state=0 if given["seed"] is None else given["seed"],
             n_jobs=given["n_jobs"] or 1,
             cache=cache,
+            test=test,
             command=options.command_line,
         )
     except KeyboardInterrupt:

@@ -263,3 +263,20 @@ def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         resumed["balanced_accuracy"], whole["balanced_accuracy"]
     )
+
+
+def test_train_on_one_dataset_and_test_on_another(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = simulate_trials(
+        n_subjects=2, n_sessions=1, n_trials=12, n_channels=7, random_state=5
+    )
+    metadata = other.metadata.assign(dataset="elsewhere")
+    Trials(other.X, other.y, metadata, other.info, other.tmin).save(tmp_path / "other")
+    argv = ["benchmark", str(store), "--test", str(tmp_path / "other")]
+    out = tmp_path / "out"
+    assert main([*argv, "--pipelines", "mdm", "--no-report", "--out", str(out)]) == 0
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores["dataset"]) == {"elsewhere"}
+    assert set(scores["protocol"]) == {"cross-dataset"}
+    assert len(scores) == 2 * 2

@@ -8,6 +8,7 @@ domains starts from the mean of theirs, a few iterations from the end.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -15,8 +16,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from eegtensor.geometry import frechet_mean
 
-_LIMIT = 4096
+_LIMIT_BYTES = 64 << 20
 _remembered: OrderedDict[bytes, NDArray] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _recall(keys: list[bytes]) -> dict[bytes, NDArray]:
+    with _lock:
+        return {key: _remembered[key] for key in keys if key in _remembered}
+
+
+def _remember(means: dict[bytes, NDArray]) -> None:
+    """Keep means, the ones used last longest, in some 64 MB."""
+    with _lock:
+        for key, mean in means.items():
+            _remembered[key] = mean
+            _remembered.move_to_end(key)
+        total = sum(mean.nbytes for mean in _remembered.values())
+        while total > _LIMIT_BYTES:
+            total -= _remembered.popitem(last=False)[1].nbytes
 
 
 def segment_means(
@@ -61,7 +79,8 @@ def segment_means(
         if w is not None:
             digest.update(w[part].tobytes())
         keys.append(digest.digest())
-    missing = [k for k, key in enumerate(keys) if key not in _remembered]
+    found = _recall(keys)
+    missing = [k for k, key in enumerate(keys) if key not in found]
     if missing:
         rank = np.full(n_segments, -1)
         rank[missing] = np.arange(len(missing))
@@ -73,16 +92,9 @@ def segment_means(
             segments=segments[chosen],
             weights=None if w is None else w[chosen],
         )
-        fresh = {keys[k]: mean for k, mean in zip(missing, means, strict=True)}
-    else:
-        fresh = {}
-    out = np.stack([fresh[key] if key in fresh else _remembered[key] for key in keys])
-    for key in keys:
-        _remembered[key] = fresh[key] if key in fresh else _remembered[key]
-        _remembered.move_to_end(key)
-    while len(_remembered) > _LIMIT:
-        _remembered.popitem(last=False)
-    return out
+        found |= {keys[k]: mean for k, mean in zip(missing, means, strict=True)}
+    _remember(found)
+    return np.stack([found[key] for key in keys])
 
 
 def grouped_mean(
