@@ -22,6 +22,7 @@ from eegtensor.io.discover import (
 from eegtensor.io.errors import Fault, RecordingError
 from eegtensor.io.explain import CUT_SHORT, FRESH_COPY, explain, notes_of
 from eegtensor.io.integrity import check_file
+from eegtensor.io.sidecars import apply_channels_table
 from eegtensor.io.stored import (
     StoredTrials,
     open_npz,
@@ -111,10 +112,13 @@ def open_recording(path: Path) -> Opened:
         if isinstance(signal, mne.io.BaseRaw):
             _check_continuous(path, signal)
             retyped = _retype(signal)
+            tabled = apply_channels_table(path, signal)
     notes = findings.notes + notes_of(messages)
     faults = findings.faults + _faults_of(path, messages)
-    if isinstance(signal, mne.io.BaseRaw) and retyped:
-        notes.append("not EEG by their names: " + ", ".join(retyped))
+    if isinstance(signal, mne.io.BaseRaw):
+        if retyped:
+            notes.append("not EEG by their names: " + ", ".join(retyped))
+        notes += tabled
     return Opened(signal, name, notes, faults, _unscaled(messages))
 
 

@@ -63,7 +63,8 @@ def read_trials(
         `mne.io.read_raw` reads, epochs files, stores, and ``.npz`` trials: X
         (n_trials, n_channels, n_times), scale (volts per unit of X), y, sfreq,
         ch_names, and per trial or for all subject, session, run; sample 0 is
-        t = 0.
+        t = 0. A BIDS ``_channels.tsv`` beside a recording gives its channels
+        their types and says which are bad.
     events : None | dict | list | str | callable
         ``{class name: code, annotation or list of them}``, a list of codes or
         annotations, or where event files are: a path template ("{stem}.eve";
