@@ -55,7 +55,8 @@ class CorrelationClassifier(ClassifierMixin, DomainEstimator):
         sessions: ArrayLike | None = None,
     ) -> NDArray:
         """Return the class of the highest correlation, shape (n_trials,)."""
-        return self.classes_[self._scores(X).argmax(axis=1)]
+        best = self._scores(X).argmax(axis=1)
+        return self.classes_[best]
 
     def predict_proba(
         self,

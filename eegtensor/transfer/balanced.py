@@ -149,7 +149,8 @@ class BalancedRecenter(ClassifierMixin, DomainEstimator):
         sessions: ArrayLike | None = None,
     ) -> NDArray:
         """Return the predicted classes, shape (n_trials,)."""
-        return self.estimator_.predict(self._aligned(X, subjects, sessions))
+        aligned = self._aligned(X, subjects, sessions)
+        return self.estimator_.predict(aligned)
 
     def predict_proba(
         self,
@@ -159,7 +160,8 @@ class BalancedRecenter(ClassifierMixin, DomainEstimator):
         sessions: ArrayLike | None = None,
     ) -> NDArray:
         """Return class probabilities, shape (n_trials, n_classes)."""
-        return self.estimator_.predict_proba(self._aligned(X, subjects, sessions))
+        aligned = self._aligned(X, subjects, sessions)
+        return self.estimator_.predict_proba(aligned)
 
     def _aligned(
         self, X: NDArray, subjects: ArrayLike | None, sessions: ArrayLike | None

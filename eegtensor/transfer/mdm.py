@@ -116,7 +116,8 @@ class MDM(ClassifierMixin, DomainEstimator):
         sessions: ArrayLike | None = None,
     ) -> NDArray:
         """Return the class of the nearest mean, shape (n_trials,)."""
-        return self.classes_[self.transform(X).argmin(axis=1)]
+        nearest = self.transform(X).argmin(axis=1)
+        return self.classes_[nearest]
 
     def predict_proba(
         self,

@@ -1,0 +1,162 @@
+"""Laws that every public estimator keeps, whatever it computes."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.exceptions import NotFittedError
+
+import eegtensor.features as features
+import eegtensor.transfer as transfer
+from eegtensor import geometry
+from eegtensor.pipeline import Pipeline
+
+ABSTRACT = {"DomainEstimator", "DomainTransformer", "PerDomain"}
+MATRICES = {
+    "BalancedRecenter",
+    "MDM",
+    "Recenter",
+    "Rescale",
+    "Rotate",
+    "TangentSpace",
+}
+VECTORS = {"DomainStandardScaler"}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "CCA": {"frequencies": (8.0, 12.0), "sfreq": 64.0},
+    "CCAFeatures": {"frequencies": (8.0, 12.0), "sfreq": 64.0},
+    "BalancedRecenter": {"estimator": transfer.MDM()},
+    "FilterBankCSP": {"n_bands": 2, "n_components": 2, "n_selected": 2},
+    "CSP": {"n_components": 4},
+    "XdawnCovariances": {"nfilter": 2},
+}
+
+
+def classes() -> list[type]:
+    found = [
+        getattr(module, name)
+        for module in (features, transfer)
+        for name in module.__all__
+        if name not in ABSTRACT
+    ]
+    return [c for c in found if inspect.isclass(c) and issubclass(c, BaseEstimator)]
+
+
+def make(kind: type) -> Any:
+    return kind(**ARGUMENTS.get(kind.__name__, {}))
+
+
+@pytest.fixture(scope="module")
+def people() -> dict[str, Any]:
+    """Two people, two sessions, two classes, four channels; 8 and 12 Hz waves."""
+    rng = np.random.default_rng(3)
+    n = 64
+    y = np.resize(["8 Hz", "12 Hz"], n)
+    subjects = np.repeat(["a", "b"], n // 2)
+    sessions = np.tile(np.repeat(["0", "1"], n // 4), 2)
+    t = np.arange(96) / 64.0
+    wave = np.sin(2 * np.pi * np.where(y == "8 Hz", 8.0, 12.0)[:, None] * t)
+    X = rng.standard_normal((n, 4, 96))
+    X[:, 0] += np.where(y == "8 Hz", 1.0, 0.4)[:, None] * wave
+    X[:, 1] += np.where(y == "8 Hz", 0.4, 1.0)[:, None] * wave
+    mix = np.eye(4) + 0.3 * rng.standard_normal((4, 4, 4))
+    domain = 2 * (subjects == "b") + (sessions == "1")
+    X = 1e-5 * mix[domain] @ X
+    C = geometry.covariances(X)
+    return {
+        "signals": X,
+        "matrices": C,
+        "vectors": geometry.upper_vector(geometry.logm(C)),
+        "y": y,
+        "domains": {"subjects": subjects, "sessions": sessions},
+    }
+
+
+def input_of(kind: type, people: dict[str, Any]) -> np.ndarray:
+    if kind.__name__ in MATRICES:
+        return people["matrices"]
+    return people["vectors" if kind.__name__ in VECTORS else "signals"]
+
+
+def output(estimator: Any, X: np.ndarray, domains: dict[str, Any]) -> np.ndarray:
+    if is_classifier(estimator):
+        return estimator.predict(X, **domains)
+    return estimator.transform(X, **domains)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+    if a.dtype.kind in "US":
+        np.testing.assert_array_equal(a, b)
+    else:
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda c: c.__name__)
+class TestLaws:
+    def test_parameters_are_stored_untouched(self, kind: type, people: dict) -> None:
+        estimator = make(kind)
+        before = {k: v for k, v in estimator.get_params(deep=False).items()}
+        for name in inspect.signature(kind).parameters:
+            assert name in before
+        estimator.fit(input_of(kind, people), people["y"], **people["domains"])
+        for name, value in estimator.get_params(deep=False).items():
+            assert value is before[name]
+        twin = clone(estimator)
+        assert repr(twin) == repr(estimator)
+        fitted = [k for k in vars(twin) if k.endswith("_") and not k.startswith("_")]
+        assert not fitted
+
+    def test_unfitted_use_says_so(self, kind: type, people: dict) -> None:
+        estimator = make(kind)
+        if getattr(estimator, "trialwise", False):
+            pytest.skip("it learns nothing")
+        with pytest.raises(NotFittedError):
+            output(estimator, input_of(kind, people), people["domains"])
+
+    def test_input_is_left_alone(self, kind: type, people: dict) -> None:
+        X = input_of(kind, people).copy()
+        X.flags.writeable = False
+        kept = X.copy()
+        estimator = make(kind).fit(X, people["y"], **people["domains"])
+        output(estimator, X, people["domains"])
+        np.testing.assert_array_equal(X, kept)
+
+    def test_fit_again_is_fit_afresh(self, kind: type, people: dict) -> None:
+        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        once = make(kind).fit(X, y, **domains)
+        half = {k: v[:32] for k, v in domains.items()}
+        twice = make(kind).fit(X[:32], y[:32], **half).fit(X, y, **domains)
+        close(output(twice, X, domains), output(once, X, domains))
+
+    def test_order_of_trials_does_not_matter(self, kind: type, people: dict) -> None:
+        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        order = np.random.default_rng(0).permutation(len(X))
+        moved = {k: v[order] for k, v in domains.items()}
+        plain = output(make(kind).fit(X, y, **domains), X, domains)
+        again = output(make(kind).fit(X[order], y[order], **moved), X[order], moved)
+        close(again, plain[order])
+
+    def test_trials_do_not_speak_to_each_other(self, kind: type, people: dict) -> None:
+        X, domains = input_of(kind, people), people["domains"]
+        estimator = make(kind).fit(X, people["y"], **domains)
+        few = {k: v[5:7] for k, v in domains.items()}
+        close(output(estimator, X[5:7], few), output(estimator, X, domains)[5:7])
+
+    def test_it_travels(self, kind: type, people: dict) -> None:
+        X, domains = input_of(kind, people), people["domains"]
+        estimator = make(kind).fit(X, people["y"], **domains)
+        twin = pickle.loads(pickle.dumps(estimator))
+        np.testing.assert_array_equal(
+            output(twin, X, domains), output(estimator, X, domains)
+        )
+
+    def test_a_pipeline_passes_it_what_it_takes(self, kind: type, people: dict) -> None:
+        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        alone = make(kind).fit(X, y, **domains)
+        inside = Pipeline([("step", make(kind))]).fit(X, y, **domains)
+        method = inside.predict if is_classifier(alone) else inside.transform
+        np.testing.assert_array_equal(method(X, **domains), output(alone, X, domains))
