@@ -61,6 +61,7 @@ def _matrix_pipeline(
     if align == "riemann":
         steps.append(("align", Recenter(metric=metric, unseen=unseen)))
     if align == "riemann-balanced":
+        # Pseudo-labels need the classifier inside the alignment, not behind it.
         inner = decoder[0][1] if len(decoder) == 1 else Pipeline(decoder)
         balanced = BalancedRecenter(inner, metric=metric, unseen=unseen)
         return Pipeline([*steps, ("decoder", balanced)])
@@ -69,6 +70,7 @@ def _matrix_pipeline(
 
 def _reference(align: str | None) -> str:
     """Recentred training matrices have the identity as their mean."""
+    # It also makes the tangent vectors trialwise: computed once for all folds.
     recentred = ("riemann", "riemann-balanced")
     return "identity" if align in recentred else "mean"
 
@@ -119,6 +121,12 @@ def tangent(
         check_option("task", task, tasks if task_decoder else tasks[:1])
         make = decoder if task == "classification" else task_decoder
         assert make is not None
+        unused = sorted(set(params) - set(inspect.signature(make).parameters))
+        if unused:
+            fail(
+                f"{', '.join(unused)} means nothing to task={task!r}",
+                fix="leave it out",
+            )
         if align == "riemann-balanced" and task == "regression":
             fail("Regression has no classes to balance", fix="use align='riemann'")
         return _matrix_pipeline(
@@ -134,6 +142,7 @@ def tangent(
             n_bands=n_bands,
         )
 
+    # PIPELINES and make_pipeline read the names of parameters from the signature.
     extra = inspect.signature(decoder).parameters.values()
     own = inspect.signature(build)
     kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -145,11 +154,13 @@ def logistic(C: float = 0.1, class_weight: str | None = None) -> LogisticRegress
     return LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
 
 
-def ridge(C: float = 0.1, class_weight: str | None = None) -> Ridge:
+def ridge(C: float = 0.1) -> Ridge:
+    # C means less regularisation when larger, as in the classifiers.
     return Ridge(alpha=1.0 / C)
 
 
 def lda(shrinkage: str | float = "auto") -> LinearDiscriminantAnalysis:
+    # scikit-learn shrinks with lsqr and eigen only; svd would refuse.
     return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
 
 
@@ -161,11 +172,7 @@ def svm(
     return SVC(C=C, gamma=gamma, class_weight=class_weight)
 
 
-def svr(
-    C: float = 1.0,
-    gamma: str | float = "scale",
-    class_weight: str | None = None,
-) -> SVR:
+def svr(C: float = 1.0, gamma: str | float = "scale") -> SVR:
     return SVR(C=C, gamma=gamma)
 
 
@@ -284,7 +291,7 @@ def cca_lda(
 
 
 def _need_frequencies(name: str, frequencies: tuple[float, ...]) -> None:
-    if not frequencies:
+    if not len(frequencies):
         fail(
             f"Pipeline {name!r} needs the stimulation frequencies",
             fix=f"write {name}(frequencies=(13, 17, 21), sfreq=256), or pass them to "

@@ -154,9 +154,21 @@ def check_finite_trials(X: NDArray, *, name: str = "X") -> None:
 
 
 def check_lengths(n_trials: int, **arrays: Any) -> None:
-    """Raise unless every array that is not None has one entry per trial."""
+    """Raise unless every array that is not None has one entry per trial.
+
+    Parameters
+    ----------
+    n_trials : int
+    **arrays : array-like | None
+        By the name under which the caller's user knows them.
+    """
     for name, array in arrays.items():
-        if array is not None and len(array) != n_trials:
+        # len() of a number, and of what np.asarray makes of one, is a TypeError.
+        if array is None:
+            continue
+        if not hasattr(array, "__len__") or getattr(array, "shape", None) == ():
+            fail(f"{name} is {array!r}", fix=f"give one entry of {name} per trial")
+        if len(array) != n_trials:
             fail(
                 f"{name} has {len(array)} entries for {n_trials} trials",
                 fix=f"give one entry of {name} per trial",

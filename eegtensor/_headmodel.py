@@ -56,7 +56,7 @@ def channel_names(n_channels: int) -> list[str]:
     EEGTensorError
         If the standard montage has fewer electrodes.
     """
-    names = [n for n in _standard_montage().ch_names if n not in _SKIPPED]
+    names = [n for n in standard_montage().ch_names if n not in _SKIPPED]
     if n_channels > len(names):
         fail(
             f"n_channels={n_channels} is more than the {len(names)} electrodes of "
@@ -71,7 +71,7 @@ def channel_names(n_channels: int) -> list[str]:
 def make_info(ch_names: list[str], sfreq: float) -> mne.Info:
     """Return EEG channels with positions of the standard 10-05 montage."""
     info = mne.create_info(ch_names, sfreq, "eeg", verbose="ERROR")
-    return info.set_montage(_standard_montage(), verbose="ERROR")
+    return info.set_montage(standard_montage(), verbose="ERROR")
 
 
 def directions(names: list[str]) -> NDArray:
@@ -126,6 +126,7 @@ class SphereHead:
         """Return volts per ampere-metre, shape (n_channels, n_sources)."""
         positions = _CENTRE + dipoles.radius[:, np.newaxis] * dipoles.direction
         pos = {"rr": positions, "nn": dipoles.orientation}
+        # Discrete positions: no mesh, no files of a real head to download.
         src = mne.setup_volume_source_space(pos=pos, verbose="ERROR")
         forward = mne.make_forward_solution(
             self.info,
@@ -136,6 +137,7 @@ class SphereHead:
             eeg=True,
             verbose="ERROR",
         )
+        # MNE gives three orthogonal moments a source, whatever nn says.
         free = forward["sol"]["data"].reshape(len(self.info["ch_names"]), -1, 3)
         return np.einsum("csk,sk->cs", free, dipoles.orientation)
 
@@ -168,7 +170,8 @@ def make_head(kind: str, info: mne.Info, rng: np.random.Generator) -> Head:
 
 
 @functools.cache
-def _standard_montage() -> mne.channels.DigMontage:
+def standard_montage() -> mne.channels.DigMontage:
+    """Return the 10-05 montage under the name that this MNE gives it."""
     # MNE 1.13 renamed it and warns of the old name.
     new, old = "colin27_1005", "standard_1005"
     names = mne.channels.get_builtin_montages()

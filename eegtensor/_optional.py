@@ -31,8 +31,8 @@ def need(name: str, purpose: str, *, extra: str | None = None) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        missing = getattr(error, "name", None) or name
+    except ModuleNotFoundError as error:
+        missing = error.name or name
         package = f"eegtensor[{extra}]" if extra else name
         fail(
             f"{purpose[0].upper() + purpose[1:]} needs the package {name!r}, "
@@ -41,12 +41,18 @@ def need(name: str, purpose: str, *, extra: str | None = None) -> ModuleType:
             error=MissingPackageError,
             cause=error,
         )
-    except OSError as error:
-        # torchaudio raises OSError when its compiled part and torch differ.
+    except (ImportError, OSError) as error:
+        # torchaudio raises OSError when its compiled part and torch differ; other
+        # packages an ImportError, though nothing is missing.
         fail(
             f"{purpose[0].upper() + purpose[1:]} needs the package {name!r}, "
-            f"which is installed but does not load: {str(error).splitlines()[0]}",
+            f"which is installed but does not load: {first_line(error)}",
             fix="run `eegtensor doctor`, which names the mismatch and its mend",
             error=MissingPackageError,
             cause=error,
         )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

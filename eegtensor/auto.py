@@ -12,9 +12,14 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.utils.metaestimators import available_if
 
 from eegtensor import _builders as builders
-from eegtensor._check import check_lengths, fail
+from eegtensor._check import fail
 from eegtensor.domains import domain_names
-from eegtensor.features._base import DomainEstimator, check_fitted, check_matrices
+from eegtensor.features._base import (
+    DomainEstimator,
+    check_fitted,
+    check_matrices,
+    class_codes,
+)
 from eegtensor.pipeline import Pipeline
 
 CANDIDATES: dict[str, Callable[..., Pipeline]] = {
@@ -87,16 +92,21 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         X : ndarray, shape (n_trials, [n_bands,] n, n)
         y : array-like, shape (n_trials,)
         subjects, sessions : array-like of str, shape (n_trials,) | None
+
+        Raises
+        ------
+        EEGTensorError
+            If a candidate is not known or y holds no two classes.
         """
-        X, y = check_matrices(X, ndim=(3, 4)), np.asarray(y)
-        check_lengths(len(X), y=y)
+        X = check_matrices(X, ndim=(3, 4))
         unknown = sorted(set(self.candidates) - set(CANDIDATES))
         if unknown or not self.candidates:
             fail(
                 f"Candidates {unknown or 'of auto'} are not known",
                 fix="choose among " + ", ".join(CANDIDATES),
             )
-        self.classes_ = np.unique(y)
+        self.classes_, _ = class_codes(y, len(X), "AutoDecoder")
+        y = np.asarray(y)
         names = domain_names(len(X), subjects, sessions)
         domains = {
             "subjects": np.asarray([name.subject for name in names]),
@@ -107,6 +117,7 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
             name: float(np.mean([self._score(name, X, y, domains, f) for f in folds]))
             for name in self.candidates
         }
+        # Of equals the first named wins: max keeps it.
         self.choice_ = max(self.scores_, key=lambda name: self.scores_[name])
         self.decoder_ = self._build(self.choice_).fit(X, y, **domains)
         return self
@@ -120,9 +131,13 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
     ) -> list[tuple[NDArray, NDArray]]:
         for groups in (domains["subjects"], domains["sessions"]):
             n_groups = len(np.unique(groups))
+            # People before sessions: the choice is for people never seen.
             if n_groups > 1:
                 folds = GroupKFold(min(self.n_folds, n_groups)).split(X, y, groups)
-                return [(a, b) for a, b in folds if len(np.unique(y[a])) > 1]
+                whole = [(a, b) for a, b in folds if len(np.unique(y[a])) > 1]
+                # None where people are the classes (patients, controls).
+                if whole:
+                    return whole
         smallest = int(np.unique(y, return_counts=True)[1].min())
         if smallest < 2:
             fail("A class has one trial", fix="give more labelled trials")
@@ -139,6 +154,8 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         train, test = fold
         source = {key: value[train] for key, value in domains.items()}
         target = {key: value[test] for key, value in domains.items()}
+        # As it will be used: adapted without labels to the people held out, or
+        # alignment would look worse here than it is.
         decoder = self._build(name).fit(X[train], y[train], **source)
         if self.align is not None:
             decoder.adapt(X[test], **target)

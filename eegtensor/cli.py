@@ -246,6 +246,7 @@ def _speak(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("eegtensor: %(message)s"))
     logger = logging.getLogger("eegtensor")
+    # In place of the last call's handler: its stderr may be closed by now.
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
 
@@ -262,8 +263,21 @@ def _speak(verbose: bool) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from eegtensor.demo import run_demo
 
-    results = run_demo(random_state=options.seed)
-    return _finish(results, Path(options.out), report=True)
+    out = _folder(options.out)
+    return _finish(run_demo(random_state=options.seed), out, report=True)
+
+
+def _folder(path: str | Path) -> Path:
+    """Return the folder, made now: an hour's work must not end at a wrong name."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(
+            f"{folder} cannot be made: {error.strerror}",
+            fix="name a folder for the results with --out",
+        )
+    return folder
 
 
 def _finish(results: Any, out: Path, *, report: bool) -> int:
@@ -318,6 +332,8 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     trials = _read(given["src"], given)
     test = None if given["test"] is None else _read([given["test"]], given)
+    # After reading, so that a mistake there leaves no empty folder.
+    _folder(out)
     cache = given["cache"] or out / "cache"
     try:
         results = benchmark(
@@ -360,7 +376,7 @@ def _with_config(given: dict[str, Any]) -> dict[str, Any]:
         stored = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}", fix="name a TOML file")
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         fail(f"{path} is not TOML: {error}", fix="see https://toml.io")
     merged = dict(given)
     known = set(given) - {"config", "run", "command_line", "verbose"}
@@ -394,6 +410,8 @@ def _read(src: Sequence[str], given: dict[str, Any], store: str | None = None) -
         settings["reference"] = "average"
     paths = list(src) if len(src) > 1 else src[0]
     if store is None and not settings and len(src) == 1 and is_store(src[0]):
+        if given.get("card"):
+            fail(f"{src[0]} is a store, cut already", fix="leave --card out")
         return Trials.load(src[0])
     if store is not None:
         settings["store"] = store
@@ -423,14 +441,19 @@ def _card_of_folder(src: str) -> str | None:
     """Return the card whose local folder has the source's name, if any."""
     from eegtensor.io.cards import list_cards, load_card
 
+    if not Path(src).is_dir():
+        return None
     folder = Path(src).resolve().name
     for name in list_cards()["name"]:
-        if Path(src).is_dir() and load_card(name).folder == folder:
+        if load_card(name).folder == folder:
             return str(name)
     return None
 
 
 def _pairs(values: Sequence[Any]) -> list[tuple[float, float]]:
+    """Return bands from LOW HIGH LOW HIGH ... or, of a TOML file, pairs."""
+    if not isinstance(values, (list, tuple)):
+        fail(f"bands={values!r}", fix="give LOW HIGH for every band")
     if values and isinstance(values[0], (list, tuple)):
         return [(float(low), float(high)) for low, high in values]
     if len(values) % 2:
@@ -439,9 +462,12 @@ def _pairs(values: Sequence[Any]) -> list[tuple[float, float]]:
 
 
 def _events(values: Any) -> Any:
-    """Return read_trials' `events` from NAME=CODE|CODE or NAME words."""
+    """Return read_trials' `events` from NAME=CODE|CODE or NAME words or a dict."""
     if isinstance(values, dict):
         return values
+    if isinstance(values, str):
+        # In a TOML file one word may stand without brackets.
+        values = values.split()
     if not any("=" in word for word in values):
         return list(values)
     events: dict[str, Any] = {}
@@ -468,7 +494,3 @@ def _doctor(options: argparse.Namespace) -> int:
     if not problems:
         print("\nAll fits together.")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

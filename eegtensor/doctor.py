@@ -9,6 +9,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from eegtensor._optional import first_line
+
 CORE = (
     "numpy",
     "scipy",
@@ -91,9 +93,11 @@ def _torchaudio() -> Finding:
         return Finding("torchaudio", "not installed (optional: eegtensor[braindecode])")
     try:
         importlib.import_module("torchaudio")
-    except (ImportError, OSError, RuntimeError) as error:
-        import torch
-
+    except Exception as error:  # a mismatched torch fails in any way it likes
+        try:
+            import torch
+        except (ImportError, OSError):
+            return Finding("torchaudio", f"{version}, not tried: torch does not load")
         package = importlib.metadata.distribution("torchaudio")
         folder = Path(str(package.locate_file("torchaudio"))) / "lib"
         if torch.version.cuda is None:
@@ -105,7 +109,7 @@ def _torchaudio() -> Finding:
         else:
             problem = (
                 f"torchaudio {version} does not match torch {torch.__version__} "
-                f"(CUDA {torch.version.cuda}): {str(error).splitlines()[0]}"
+                f"(CUDA {torch.version.cuda}): {first_line(error)}"
             )
             fix = "install a pair of one release, as torch==2.11.0 torchaudio==2.11.0"
         return Finding("torchaudio", version, problem, fix)
@@ -128,8 +132,10 @@ def _gpu() -> Finding:
 def _threads() -> Finding:
     from threadpoolctl import threadpool_info
 
+    # The cores this process may use; macOS and Windows cannot say.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     cores = cores or os.cpu_count() or 1
+    # threadpoolctl sees only the libraries that are loaded.
     importlib.import_module("numpy")
     pools = [f"{p['internal_api']} {p['num_threads']}" for p in threadpool_info()]
     return Finding("threads", f"{cores} cores; {', '.join(pools) or 'no pools'}")

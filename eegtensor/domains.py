@@ -25,6 +25,7 @@ class Domain(NamedTuple):
     subject: str
     session: str
 
+    # Parts may hold slashes themselves: for messages, never for keys.
     def __str__(self) -> str:
         """Return the parts that are set, joined by slashes."""
         return "/".join(part for part in self if part) or "(no domain)"
@@ -78,7 +79,7 @@ def _labels(n_trials: int, name: str, values: Any) -> list[str]:
         fail(f"{name} has shape {array.shape}", fix=f"give one of {name} per trial")
     check_lengths(n_trials, **{name: array})
     labels = array.tolist()
-    missing = [i for i, v in enumerate(labels) if v is None or v != v]
+    missing = missing_rows(labels)
     if missing:
         fail(
             f"{name} is missing (None or NaN) for trials {listing(missing)}",
@@ -86,6 +87,20 @@ def _labels(n_trials: int, name: str, values: Any) -> list[str]:
             fix=f"fill {name} for every trial",
         )
     return [str(label) for label in labels]
+
+
+def missing_rows(values: Sequence[Any]) -> list[int]:
+    """Return which values are None, NaN, NaT or pandas.NA."""
+    # Not pandas.isna: this module must import where pandas is absent.
+    return [i for i, v in enumerate(values) if v is None or _is_nan(v)]
+
+
+def _is_nan(value: Any) -> bool:
+    try:
+        return bool(value != value)
+    except TypeError:
+        # pandas.NA compares to pandas.NA, which is neither true nor false.
+        return True
 
 
 class DomainTable:
@@ -105,6 +120,7 @@ class DomainTable:
     """
 
     def __init__(self, names: Iterable[Sequence[str]] = ()) -> None:
+        # Codes are positions: a dict keeps its order, and so does a state_dict.
         self._code: dict[Domain, int] = {}
         for name in names:
             self._code.setdefault(Domain(*name), len(self._code))

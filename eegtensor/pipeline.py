@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import mne
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.pipeline import Pipeline as _SklearnPipeline
 from sklearn.utils.metaestimators import available_if
 
 from eegtensor._check import check_lengths, fail
+from eegtensor.features._base import DomainEstimator, class_codes
 from eegtensor.trials import Trials, as_trials
 
 _DOMAINS = {"subjects": True, "sessions": True}
@@ -80,6 +81,12 @@ class Pipeline(_SklearnPipeline):
         X_target_unlabeled, X_target_labeled : ndarray | None
         y_target_labeled : array-like | None
             MOABB's target trials, see the class notes.
+
+        Raises
+        ------
+        EEGTensorError
+            If lengths do not fit, or a classifier gets no labels, continuous
+            ones or a single class.
         """
         self._fit_steps(
             X,
@@ -91,10 +98,10 @@ class Pipeline(_SklearnPipeline):
             y_target_labeled,
             transform_last=False,
         )
+        # Labelled target trials are part of the fit already: adapting to them
+        # would put pseudo-labels in place of their labels.
         if X_target_unlabeled is not None:
             self.adapt(X_target_unlabeled)
-        elif X_target_labeled is not None:
-            self.adapt(X_target_labeled)
         return self
 
     def fit_transform(
@@ -133,13 +140,17 @@ class Pipeline(_SklearnPipeline):
             if y_labelled is None:
                 fail("X_target_labeled came without y_target_labeled")
             X, y, metadata = _join(X, y, metadata, X_labelled, y_labelled)
+        final = self._final()
+        # Ours check for themselves (CCA may do without); scikit-learn's would
+        # answer with errors of their own, after all the work before them.
+        if is_classifier(final) and not isinstance(final, DomainEstimator):
+            class_codes(y, len(X), type(final).__name__, floats=True)
         for _, step in self._transformers():
             if hasattr(step, "fit_transform"):
                 X = _call(step, "fit_transform", X, y, metadata=metadata)
             else:
                 _call(step, "fit", X, y, metadata=metadata)
                 X = _call(step, "transform", X, metadata=metadata)
-        final = self._final()
         if final is None:
             return X
         if transform_last:
@@ -158,6 +169,13 @@ class Pipeline(_SklearnPipeline):
         sessions: ArrayLike | None = None,
     ) -> Pipeline:
         """Adapt every step that can to an unlabelled batch of target trials.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times) | Trials | mne.Epochs
+            Labels that it brings are not looked at.
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+            Without both the batch is one domain, "target".
 
         Raises
         ------
@@ -185,6 +203,7 @@ class Pipeline(_SklearnPipeline):
         able = [i for i, s in enumerate([*steps, final]) if hasattr(s, method)]
         if not able:
             return self
+        # A step adapts to what the steps before it, adapted already, make of X.
         for i, step in enumerate([*steps, final][: able[-1] + 1]):
             if i in able:
                 _call(step, method, X, metadata=metadata)
@@ -245,6 +264,7 @@ class Pipeline(_SklearnPipeline):
         """Return the trials transformed by all steps."""
         return self._finally("transform", X, subjects, sessions)
 
+    @available_if(_final_can("score"))
     def score(
         self,
         X: NDArray | Trials | mne.BaseEpochs,
@@ -254,7 +274,16 @@ class Pipeline(_SklearnPipeline):
         sessions: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
-        """Return the last step's score: accuracy of classifiers, R2 of regressors."""
+        """Return the last step's score: accuracy of classifiers, R2 of regressors.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times) | Trials | mne.Epochs
+        y : array-like, shape (n_trials,) | None
+            By default the labels that X brings.
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+        sample_weight : array-like, shape (n_trials,) | None
+        """
         X, y, metadata = _unpack(X, y, subjects, sessions)
         if sample_weight is not None:
             metadata["sample_weight"] = sample_weight
@@ -270,6 +299,7 @@ class Pipeline(_SklearnPipeline):
             What a benchmark may compute once for all trials.
         rest : Pipeline
         """
+        # Only a leading run: behind a fitted step nothing is the trial's alone.
         count = 0
         for _, step in self.steps[:-1]:
             if not getattr(step, "trialwise", False):
@@ -308,6 +338,7 @@ def _unpack(
     X: Any, y: Any, subjects: Any, sessions: Any
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return arrays and metadata from arrays, Trials or epochs."""
+    # What is given by name wins over what the trials bring.
     if isinstance(X, (Trials, mne.BaseEpochs)):
         trials = as_trials(X)
         y = trials.y if y is None else y
@@ -331,6 +362,7 @@ def _join(
     check_lengths(len(X_labelled), y_target_labeled=y_labelled)
     n, m = len(X), len(X_labelled)
     joined = dict(metadata)
+    # As in transfer's TARGET, which `predict` without domains falls back on.
     for key, name in (("subjects", "target"), ("sessions", "")):
         values = metadata.get(key)
         if values is None or isinstance(values, str):
@@ -346,6 +378,8 @@ def _join(
 
 def _call(step: Any, method: str, *args: Any, metadata: dict[str, Any]) -> Any:
     """Call a step's method with the metadata that its signature names."""
+    # By signature, not by scikit-learn's routing: that is a global switch, and
+    # raises where a step requests what another does not.
     bound = getattr(step, method)
     given = {k: v for k, v in metadata.items() if v is not None}
     if given:

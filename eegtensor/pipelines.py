@@ -126,10 +126,14 @@ def parse_pipeline(text: str) -> tuple[str, dict[str, Any], str | None]:
     params = {}
     if arguments:
         try:
+            # The grammar of Python's calls without running any of it.
             call = ast.parse(f"f{arguments}", mode="eval").body
-            assert isinstance(call, ast.Call) and not call.args
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                raise ValueError("not one call")
+            if call.args:
+                raise ValueError("a parameter has no name")
             params = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError, AssertionError) as error:
+        except (SyntaxError, ValueError, TypeError) as error:
             _refuse_text(text, error)
     return name, params, align
 

@@ -152,6 +152,7 @@ def simulate_trials(
 
     classes = list(TASKS)[:n_classes]
     n_times = max(2, round(duration * sfreq))
+    # One stream a person: a seventh person must not change the first six.
     streams = _seed(random_state).spawn(1 + n_subjects)
     rng = np.random.default_rng(streams[0])
     info = _headmodel.make_info(_headmodel.channel_names(n_channels), sfreq)
@@ -171,6 +172,7 @@ def simulate_trials(
         for session, seed in enumerate(sittings):
             rng = np.random.default_rng(seed)
             sitting = _shift(person, session_shift, rng)
+            # In random order, or the first 20 % of a session would be one class.
             codes = rng.permutation(np.repeat(np.arange(n_classes), counts))
             X.append(_signals(sitting, model, classes, codes, n_times, sfreq, snr, rng))
             y.append(np.asarray(classes)[codes])

@@ -17,10 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,12 +36,14 @@ from eegtensor._check import fail
 
 FORMAT = 1
 _INDEX = "index.json"
+_OURS = re.compile(r"\.writing-|\.index\.json-|[0-9a-f]{12}-[0-9a-f]{6}$")
 # Room for the .npy header, so that the number of trials can be filled in last.
 _HEADER_BYTES = 256
 
 
 def update_digest(digest: Any, X: NDArray) -> None:
     """Feed an array's samples to a hash, in C order and in bounded pieces."""
+    # 16 MiB: a memory map must not be pulled into memory as a whole.
     step = max(1, (1 << 24) // max(1, X[:1].nbytes)) if len(X) else 1
     for start in range(0, len(X), step):
         digest.update(np.ascontiguousarray(X[start : start + step]).data)
@@ -62,10 +66,43 @@ def describe(
         "y": None if y is None else y.tolist(),
         "metadata": {str(c): metadata[c].tolist() for c in metadata.columns},
         "ch_names": list(info["ch_names"]),
+        # Micrometres: FIF keeps positions in single precision only.
         "positions": [np.round(ch["loc"][:3], 6).tolist() for ch in info["chs"]],
         "sfreq": float(info["sfreq"]),
         "tmin": float(tmin),
     }
+
+
+def join_labels(parts: Sequence[NDArray | None]) -> NDArray | None:
+    """Return the labels of several recordings in one array.
+
+    Parameters
+    ----------
+    parts : sequence of (ndarray, shape (n_trials,) | None)
+
+    Raises
+    ------
+    EEGTensorError
+        If some are class names, some continuous targets, or some absent.
+    """
+    kinds: dict[str, int] = {}
+    for i, y in enumerate(parts):
+        kinds.setdefault(_kind_of_labels(y), i)
+    if len(kinds) > 1:
+        # NumPy would turn the numbers into class names without a word.
+        fail(
+            "The parts differ in their labels: "
+            + ", ".join(f"part {i} has {kind}" for kind, i in kinds.items()),
+            fix="choose recordings of one kind (include=)",
+        )
+    labels = [y for y in parts if y is not None]
+    return np.concatenate(labels) if labels else None
+
+
+def _kind_of_labels(y: NDArray | None) -> str:
+    if y is None:
+        return "no labels"
+    return "continuous targets" if y.dtype.kind == "f" else "class names"
 
 
 class StoreWriter:
@@ -85,9 +122,10 @@ class StoreWriter:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             fail(f"{self.path} is a file", fix="name a folder for the store")
-        if self.path.is_dir() and any(self.path.iterdir()) and not is_store(self.path):
-            leftovers = [p for p in self.path.iterdir() if p.name[:9] != ".writing-"]
-            if leftovers:
+        if self.path.is_dir() and not is_store(self.path):
+            # What a first write leaves that was killed must not stop the second.
+            others = [p for p in self.path.iterdir() if not _OURS.match(p.name)]
+            if others:
                 fail(
                     f"{self.path} is a folder with other files in it",
                     why="A store would be mixed with them",
@@ -95,6 +133,7 @@ class StoreWriter:
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         tag = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        # Beside the store, not in /tmp: renaming is atomic within one file system only.
         self._work = self.path / f".writing-{tag}"
         self._work.mkdir()
         self._file = open(self._work / "X.npy", "wb")
@@ -124,6 +163,12 @@ class StoreWriter:
                 f"shape {self._shape}",
                 fix="cut all recordings with the same channels and window",
             )
+        if not np.can_cast(X.dtype, self._dtype, "same_kind"):
+            fail(
+                f"Trials of dtype {X.dtype} cannot join a store of {self._dtype}",
+                why="Their samples would be cut to whole numbers",
+                fix="append all recordings in one floating-point dtype",
+            )
         block = np.ascontiguousarray(X, dtype=self._dtype)
         self._file.write(block.data)
         update_digest(self._digest, block)
@@ -142,19 +187,13 @@ class StoreWriter:
         """
         if self._shape is None:
             fail("No trials were written", fix="append at least one recording")
-        with_y = [y is not None for y in self._y]
-        if any(with_y) and not all(with_y):
-            fail("Some recordings have labels and others have none")
-        y = (
-            np.concatenate([v for v in self._y if v is not None])
-            if all(with_y)
-            else None
-        )
+        y = join_labels(self._y)
         metadata = pd.concat(self._metadata, ignore_index=True)
         shape = (self._n_trials, *self._shape)
         self._file.seek(0)
         self._file.write(_npy_header(shape, self._dtype))
         self._file.flush()
+        # The index must never reach the disk before the samples it names.
         os.fsync(self._file.fileno())
         self._file.close()
         digest = finish_digest(
@@ -163,6 +202,7 @@ class StoreWriter:
         _write_columns(self._work / "columns.npz", y, metadata)
         with mne.utils.use_log_level("ERROR"):
             mne.io.write_info(self._work / "info.fif", info, overwrite=True)
+        # The random part: equal content written twice is still two folders.
         generation = f"{digest[:12]}-{uuid.uuid4().hex[:6]}"
         os.rename(self._work, self.path / generation)
         replaced = _read_index(self.path)["generation"] if is_store(self.path) else None
@@ -171,10 +211,13 @@ class StoreWriter:
             "generation": generation,
             "digest": digest,
             "tmin": float(tmin),
+            # FIF keeps the rate in single precision only.
+            "sfreq": float(info["sfreq"]),
             "n_trials": self._n_trials,
         }
         replace_text(self.path / _INDEX, json.dumps(index, indent=1))
         self._finished = True
+        # Last: a reader that holds the old index needs the old generation until now.
         _remove_stale(self.path, replaced=replaced, keep=generation)
         return digest
 
@@ -218,6 +261,8 @@ def open_store(
             y, metadata = _read_columns(folder / "columns.npz")
             with mne.utils.use_log_level("ERROR"):
                 info = mne.io.read_info(folder / "info.fif")
+            with info._unlock():
+                info["sfreq"] = float(index.get("sfreq", info["sfreq"]))
         except Exception as error:
             # A writer may have replaced the generation since the index was read.
             if _read_index(path)["generation"] != index["generation"] or attempt < 2:
@@ -240,6 +285,7 @@ def open_store(
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
+    # A random name, so that two writers never share a half-written file.
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -251,7 +297,11 @@ def replace_text(path: Path, text: str) -> None:
 def _read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
-        version, _ = index["format"], index["generation"]
+        version = index["format"]
+        # Those of another version are for the message below to refuse.
+        lacking = {"generation", "digest", "tmin", "n_trials"} - set(index)
+        if version == FORMAT and lacking:
+            raise KeyError(*sorted(lacking))
     except FileNotFoundError as error:
         fail(
             f"{path} is not a store of trials: it has no {_INDEX}",
@@ -289,8 +339,9 @@ def _write_columns(path: Path, y: NDArray | None, metadata: pd.DataFrame) -> Non
         encoded = False
         if values.dtype.kind not in "biufUS":
             items = metadata[name].tolist()
+            # No pickles: opening somebody's store must not be able to run code.
             encoded = not all(isinstance(item, str) for item in items)
-            texts = [json.dumps(v, default=str) for v in items] if encoded else items
+            texts = [json.dumps(v, default=_plain) for v in items] if encoded else items
             values = np.asarray(texts, dtype=str)
         arrays[f"column{i}"] = values
         layout.append({"name": str(name), "json": encoded})
@@ -301,6 +352,13 @@ def _write_columns(path: Path, y: NDArray | None, metadata: pd.DataFrame) -> Non
         np.savez(file, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a NumPy scalar, pandas.NA or anything else."""
+    if value is pd.NA:
+        return None
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _read_columns(path: Path) -> tuple[NDArray | None, pd.DataFrame]:
@@ -321,28 +379,36 @@ def _remove_stale(path: Path, *, replaced: str | None, keep: str) -> None:
     """Remove what was replaced and what writers that died left behind.
 
     Another writer's generation that is not yet in the index must survive, so
-    unknown folders go only when they are a day old.
+    others go only when they are a day old.
     """
     host = socket.gethostname()
-    for folder in path.iterdir():
-        if not folder.is_dir() or folder.name == keep:
+    for entry in path.iterdir():
+        # What somebody else keeps here is not ours to remove.
+        if not _OURS.match(entry.name) or entry.name == keep:
             continue
-        if folder.name.startswith(".writing-"):
-            owner = folder.name.removeprefix(".writing-").rsplit("-", 2)
+        if entry.name.startswith(".writing-"):
+            # From the right: a host's name may hold hyphens.
+            owner = entry.name.removeprefix(".writing-").rsplit("-", 2)
             if len(owner) == 3 and owner[0] == host and not _alive(int(owner[1])):
-                shutil.rmtree(folder, ignore_errors=True)
-        elif folder.name == replaced or _age(folder) > 86400:
-            shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name == replaced or _age(entry) > 86400:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
-def _age(folder: Path) -> float:
+def _age(entry: Path) -> float:
     try:
-        return time.time() - folder.stat().st_mtime
+        return time.time() - entry.stat().st_mtime
     except OSError:
         return 0.0
 
 
 def _alive(pid: int) -> bool:
+    # Signal 0 asks on POSIX; on Windows it is Ctrl-C and would end the writer.
+    if os.name == "nt":
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

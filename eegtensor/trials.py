@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import mne
 import numpy as np
@@ -15,11 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eegtensor._check import check_lengths, fail, listing
-from eegtensor.domains import DomainCodes, domain_names, encode_domains
+from eegtensor.domains import DomainCodes, domain_names, encode_domains, missing_rows
 from eegtensor.store import (
     StoreWriter,
     describe,
     finish_digest,
+    join_labels,
     open_store,
     update_digest,
 )
@@ -27,6 +28,15 @@ from eegtensor.store import (
 logger = logging.getLogger("eegtensor")
 
 KEYS = ("dataset", "subject", "session", "run")
+
+
+class _Stored(NamedTuple):
+    """What a store said when it was opened, and the digest that goes with it."""
+
+    digest: str
+    y: NDArray | None
+    metadata: pd.DataFrame
+    ch_names: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +63,26 @@ class Trials:
         If shapes, lengths, channels or labels do not fit together.
     """
 
+    # Frozen, but not deep: arrays and tables may still be changed in place.
     X: NDArray
     y: NDArray | None
     metadata: pd.DataFrame
     info: mne.Info
     tmin: float = 0.0
-    _digest: str | None = field(default=None, init=False, repr=False)
+    _stored: _Stored | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if getattr(self.X, "ndim", None) != 3:
             fail(
                 f"X has shape {np.shape(self.X)}",
                 fix="give an array of shape (n_trials, n_channels, n_times)",
+            )
+        if self.X.dtype.kind not in "biuf":
+            fail(f"X has dtype {self.X.dtype}, not real numbers", fix="give volts")
+        if not isinstance(self.metadata, pd.DataFrame):
+            fail(
+                f"metadata is a {type(self.metadata).__name__}",
+                fix="give a pandas.DataFrame with one row a trial",
             )
         n_trials, n_channels, _ = self.X.shape
         if n_channels != len(self.info["ch_names"]):
@@ -132,6 +150,7 @@ class Trials:
         shares statistics with person 1 of another; without a dataset it is
         the bare subject.
         """
+        # No column of the metadata: it would be stale after a change of the parts.
         rows = zip(self.metadata["dataset"], self.metadata["subject"], strict=True)
         return np.asarray([f"{d}/{s}" if d else s for d, s in rows], dtype=str)
 
@@ -143,14 +162,22 @@ class Trials:
     @property
     def digest(self) -> str:
         """Hash of samples, labels, metadata, channels, rate and tmin (hex)."""
-        if self._digest is None:
-            digest = hashlib.blake2b(digest_size=16)
-            update_digest(digest, self.X)
-            described = describe(self.y, self.metadata, self.info, self.tmin)
-            value = finish_digest(digest, self.X.shape, self.X.dtype, described)
-            object.__setattr__(self, "_digest", value)
-        assert self._digest is not None
-        return self._digest
+        if self._stored is not None and self._as_stored(self._stored):
+            return self._stored.digest
+        # Never kept: arrays and tables can be changed in place, and a stale
+        # digest would let the benchmark's cache return another data's scores.
+        digest = hashlib.blake2b(digest_size=16)
+        update_digest(digest, self.X)
+        described = describe(self.y, self.metadata, self.info, self.tmin)
+        return finish_digest(digest, self.X.shape, self.X.dtype, described)
+
+    def _as_stored(self, stored: _Stored) -> bool:
+        # The samples of a store are a read-only map; the rest may have changed.
+        return (
+            np.array_equal(self.y, stored.y)  # type: ignore[arg-type]
+            and self.metadata.equals(stored.metadata)
+            and self.ch_names == stored.ch_names
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -159,6 +186,7 @@ class Trials:
 
     def __getitem__(self, index: Any) -> Trials:
         """Select trials by mask, indices, slice or one index."""
+        # scikit-learn's splitters index what has a shape as X[rows, ...].
         if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
             index = index[0]
         if isinstance(index, (int, np.integer)):
@@ -167,6 +195,7 @@ class Trials:
             index = np.asarray(index)
             if index.dtype == bool:
                 check_lengths(len(self), mask=index)
+            # An empty list becomes float64, which indexes nothing.
             elif index.size == 0:
                 index = index.astype(np.int64)
         y = None if self.y is None else self.y[index]
@@ -215,6 +244,7 @@ class Trials:
             Channels, as MNE names them. By default good data channels: a stim
             channel would tell a decoder the answer.
         """
+        # Loading drops what a rejection threshold condemns; labels come afterwards.
         chosen = epochs.copy().load_data()
         try:
             bads = "bads" if isinstance(picks, str) else ()
@@ -240,26 +270,29 @@ class Trials:
         the metadata column event_sample.
         """
         n_trials, _, n_times = self.X.shape
+        if not n_trials:
+            fail("There are no trials, and MNE has no empty epochs array")
         metadata = self.metadata.copy()
         continuous = self.y is not None and self.y.dtype.kind == "f"
         if continuous and "target" not in metadata:
             metadata["target"] = self.y
         names = np.full(n_trials, "trial") if self.y is None or continuous else self.y
-        if "event_code" in metadata:
-            codes = metadata.pop("event_code").to_numpy(dtype=int)
-        else:
-            codes = 1 + np.unique(names, return_inverse=True)[1]
+        codes = 1 + np.unique(names, return_inverse=True)[1]
+        event_id = _code_of_name(names, codes)
+        # Concatenation leaves NaN where a part had no codes or samples.
+        if "event_code" in metadata and metadata["event_code"].notna().all():
+            own = _code_of_name(names, metadata.pop("event_code"))
+            # Names of two datasets may share a code: then none of them counts.
+            if len(set(own.values())) == len(own):
+                event_id = own
         samples = np.arange(n_trials) * n_times
-        if "event_sample" in metadata and metadata["event_sample"].is_unique:
-            samples = metadata.pop("event_sample").to_numpy(dtype=int)
-        event_id = {str(n): int(c) for n, c in zip(names, codes, strict=True)}
-        if len(set(event_id.values())) < len(event_id):
-            codes = 1 + np.unique(names, return_inverse=True)[1]
-            event_id = {str(n): int(c) for n, c in zip(names, codes, strict=True)}
-        events = np.column_stack([samples, np.zeros(n_trials, int), codes])
+        if "event_sample" in metadata:
+            own_samples = metadata["event_sample"]
+            if own_samples.notna().all() and own_samples.is_unique:
+                samples = metadata.pop("event_sample").to_numpy(dtype=int)
         # EpochsArray reads event ids back from the codes, so each name keeps one.
-        codes_of = np.asarray([event_id[str(n)] for n in names], dtype=int)
-        events[:, 2] = codes_of
+        codes = np.asarray([event_id[str(n)] for n in names], dtype=int)
+        events = np.column_stack([samples, np.zeros(n_trials, int), codes])
         return mne.EpochsArray(
             np.asarray(self.X, dtype=np.float64),
             self.info,
@@ -282,12 +315,18 @@ class Trials:
         """Open a store; X is a read-only memory map."""
         X, y, metadata, info, tmin, digest = open_store(path)
         trials = cls(X, y, metadata, info, tmin)
-        object.__setattr__(trials, "_digest", digest)
+        stored = _Stored(
+            digest,
+            None if trials.y is None else trials.y.copy(),
+            trials.metadata.copy(),
+            trials.ch_names,
+        )
+        object.__setattr__(trials, "_stored", stored)
         return trials
 
 
-def concatenate(parts: Sequence[Trials]) -> Trials:
-    """Join trials that have the same channels, rate and window.
+def concatenate(parts: Sequence[Trials | mne.BaseEpochs]) -> Trials:
+    """Join trials that have the same channels, rate, window and kind of labels.
 
     Raises
     ------
@@ -296,6 +335,7 @@ def concatenate(parts: Sequence[Trials]) -> Trials:
     """
     if not parts:
         fail("There are no trials to concatenate")
+    parts = [as_trials(part) for part in parts]
     first = parts[0]
     for i, part in enumerate(parts[1:], start=1):
         for name, here, there in (
@@ -303,16 +343,13 @@ def concatenate(parts: Sequence[Trials]) -> Trials:
             ("sampling rate", part.sfreq, first.sfreq),
             ("number of samples", part.X.shape[2], first.X.shape[2]),
             ("tmin", part.tmin, first.tmin),
-            ("labelling", part.y is None, first.y is None),
         ):
             if here != there:
                 fail(
                     f"Part {i} differs from part 0 in {name}: {here} and {there}",
                     fix="read or pick both with the same settings",
                 )
-    y = None
-    if first.y is not None:
-        y = np.concatenate([part.y for part in parts if part.y is not None])
+    y = join_labels([part.y for part in parts])
     metadata = pd.concat([part.metadata for part in parts], ignore_index=True)
     X = np.concatenate([part.X for part in parts])
     return Trials(X, y, metadata, first.info, first.tmin)
@@ -363,17 +400,34 @@ def labels_of_epochs(
                 f"No metadata column {target!r} among {listing(metadata.columns)}",
                 fix="name the column that holds the target",
             )
-        y = metadata[target].to_numpy(dtype=float)
+        y = pd.to_numeric(metadata[target], errors="coerce").to_numpy(dtype=float)
+        wrong = np.flatnonzero(np.isnan(y))
+        if len(wrong):
+            fail(
+                f"The target {target!r} is no number for trials {listing(wrong)}",
+                fix="drop these epochs, or name a column of numbers",
+            )
     else:
         name_of = {code: name for name, code in epochs.event_id.items()}
         y = np.asarray([name_of[code] for code in epochs.events[:, 2]], dtype=str)
     return y, metadata
 
 
+def _code_of_name(names: NDArray, codes: Iterable[Any]) -> dict[str, int]:
+    return {str(n): int(c) for n, c in zip(names, codes, strict=True)}
+
+
 def _as_targets(y: Any) -> NDArray:
     array = np.asarray(y)
     if array.ndim != 1:
         fail(f"y has shape {array.shape}", fix="give one label per trial")
+    # A table's column of numbers may have come as objects.
+    if (
+        array.dtype == object
+        and len(array)
+        and all(isinstance(v, float) for v in array)
+    ):
+        array = array.astype(np.float64)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             bad = np.flatnonzero(~np.isfinite(array))
@@ -381,8 +435,9 @@ def _as_targets(y: Any) -> NDArray:
                 f"y is not finite for trials {listing(bad)}",
                 fix="drop these trials",
             )
+        # float32 targets would differ in the digest from the same ones in float64.
         return array.astype(np.float64)
-    missing = [i for i, v in enumerate(array.tolist()) if v is None or v != v]
+    missing = missing_rows(array.tolist())
     if missing:
         fail(f"y is missing for trials {listing(missing)}", fix="drop these trials")
     return array.astype(str)
@@ -393,12 +448,13 @@ def _with_keys(metadata: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for key in KEYS:
         values = table[key].tolist() if key in table else [""] * len(table)
-        missing = [i for i, v in enumerate(values) if v is None or v != v]
+        missing = missing_rows(values)
         if missing:
             fail(
                 f"metadata column {key!r} is missing for trials {listing(missing)}",
                 fix=f"fill {key} for every trial, or leave the column out",
             )
+        # Strings always: person 1 of one file must equal person "1" of another.
         columns[key] = pd.Series([str(v) for v in values], dtype="str")
     for name in table.columns:
         if name not in columns:

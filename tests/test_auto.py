@@ -53,3 +53,12 @@ def test_unknown_candidates(people) -> None:
     source, _ = people
     with pytest.raises(EEGTensorError, match="'lstm'"):
         make_pipeline("auto", candidates=("mdm", "lstm")).fit(source)
+
+
+def test_people_who_are_the_classes_still_give_folds(people) -> None:
+    """Patients and controls: no group of people can be left out."""
+    source, _ = people
+    kept = np.isin(source.metadata["subject"], ["01", "02"])
+    two = source[kept]
+    decoder = make_pipeline("auto").fit(two.X, two.subjects, subjects=two.subjects)[-1]
+    assert all(np.isfinite(score) for score in decoder.scores_.values())

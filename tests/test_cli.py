@@ -280,3 +280,64 @@ def test_train_on_one_dataset_and_test_on_another(
     assert set(scores["dataset"]) == {"elsewhere"}
     assert set(scores["protocol"]) == {"cross-dataset"}
     assert len(scores) == 2 * 2
+
+
+def test_a_folder_that_cannot_be_is_said_before_the_work(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    for argv in (["benchmark", str(store)], ["demo"]):
+        assert main([*argv, "--out", str(taken)]) == 2
+        assert "taken" in one_error(capsys)
+
+
+def test_config_of_one_word_and_of_other_encodings(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli._events("left=1 right=2") == {"left": 1, "right": 2}
+    assert cli._events("left") == ["left"]
+    path = tmp_path / "c.toml"
+    path.write_bytes("out = 'größe'".encode("latin-1"))
+    assert main(["benchmark", "--config", str(path)]) == 2
+    assert "is not TOML" in one_error(capsys)
+
+
+def test_doctor_survives_a_torch_that_does_not_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from eegtensor import doctor
+
+    def import_module(name: str):
+        raise ImportError
+
+    monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+    monkeypatch.setattr(doctor, "_version", lambda name: "2.11.0")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "torch does not load" in doctor._torchaudio().state
+
+
+def test_need_tells_absent_from_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eegtensor import _optional
+
+    with pytest.raises(_optional.MissingPackageError, match="is not installed"):
+        _optional.need("no_such_package", "this test", extra="tests")
+
+    def broken(name: str):
+        raise ImportError
+
+    monkeypatch.setattr(_optional.importlib, "import_module", broken)
+    with pytest.raises(_optional.MissingPackageError, match="does not load"):
+        _optional.need("numpy", "this test")
+
+
+def test_bands_and_cards_that_do_not_apply(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("bands = 8", encoding="utf-8")
+    argv = ["benchmark", str(store), "--out", str(tmp_path / "o")]
+    assert main([*argv, "--config", str(path)]) == 2
+    assert "bands=8" in one_error(capsys)
+    assert main([*argv, "--card", "bnci_iv_2b"]) == 2
+    assert "is a store" in one_error(capsys)

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from eegtensor import EEGTensorError, simulate_trials
 from eegtensor.features import Covariances, TangentSpace
 from eegtensor.pipeline import Pipeline
-from eegtensor.pipelines import PIPELINES, make_pipeline
-from eegtensor.transfer import Recenter
+from eegtensor.pipelines import PIPELINES, make_pipeline, parse_pipeline
+from eegtensor.transfer import Recenter, Rotate
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +268,87 @@ def test_trials_go_through_scikit_learn_s_cross_validation(trials) -> None:
     search = GridSearchCV(pipe, {"decoder__C": [0.01, 1.0]}, cv=GroupKFold(3))
     search.fit(trials, trials.y, groups=groups)
     assert search.predict(trials[:4]).shape == (4,)
+
+
+def test_labelled_target_trials_keep_their_labels(trials) -> None:
+    """Adapting to them put pseudo-labels in place, and refused a single trial."""
+    source, target = split(trials)
+    X, y, domains = arrays(source)
+    kept = np.flatnonzero(target.sessions == target.sessions[0])[[0, 1, -1]]
+    few = target[kept]
+    C = Pipeline([("c", Covariances())])
+    pipe = Pipeline([("c", Covariances()), ("r", Recenter()), ("b", Rotate())])
+    pipe.fit(X, y, **domains, X_target_labeled=few.X, y_target_labeled=few.y)
+    Z = C.fit_transform(X)
+    Z = np.concatenate([Z, C.transform(few.X)])
+    joined = {
+        "subjects": np.append(domains["subjects"], ["target"] * 3),
+        "sessions": np.append(domains["sessions"], [""] * 3),
+    }
+    Z = Recenter().fit_transform(Z, **joined)
+    by_hand = Rotate().fit(Z, np.append(y, few.y), **joined)
+    np.testing.assert_allclose(pipe.transform(few.X), by_hand.transform(Z[-3:]))
+    make_pipeline("mdm", align="riemann").fit(
+        X, y, **domains, X_target_labeled=few.X[:1], y_target_labeled=few.y[:1]
+    )
+
+
+@pytest.mark.parametrize("name", ["mdm", "tangent-space", "auto", "csp-lda"])
+def test_labels_that_no_classifier_can_use(trials, name) -> None:
+    X = trials.X[:20]
+    for y, message in (
+        (None, "needs class labels"),
+        (np.arange(20) / 7, "continuous targets"),
+        (["a"] * 20, "one class only"),
+    ):
+        with pytest.raises(EEGTensorError, match=message):
+            make_pipeline(name).fit(X, y)
+    with pytest.raises(EEGTensorError, match="subjects is 3"):
+        make_pipeline(name).fit(X, np.resize(["a", "b"], 20), subjects=3)
+
+
+def test_integer_targets_are_targets(trials) -> None:
+    X, y = trials.X[:30], np.arange(30)
+    pipe = make_pipeline("tangent-space", task="regression").fit(X, y)
+    np.testing.assert_allclose(
+        pipe.predict(X),
+        make_pipeline("tangent-space", task="regression")
+        .fit(X, y.astype(float))
+        .predict(X),
+    )
+    with pytest.raises(EEGTensorError, match="class_weight means nothing to task"):
+        make_pipeline("tangent-space", task="regression", class_weight="balanced")
+
+
+def test_labels_that_look_like_numbers_stay_labels(trials) -> None:
+    X, y = trials.X[:40], np.resize(["1", "10"], 40)
+    for name in PIPELINES:
+        if PIPELINES[name].paradigm == "ssvep":
+            continue
+        said = make_pipeline(name).fit(X, y).predict(X)
+        assert set(said) <= {"1", "10"}
+
+
+def test_every_alignment_of_the_table_can_be_fitted(trials, tmp_path) -> None:
+    """On a read-only memory map, as trials of a store are."""
+    np.save(tmp_path / "X.npy", trials.X[:48])
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    domains = {"subjects": trials.subjects[:48], "sessions": trials.sessions[:48]}
+    labels = np.resize(["8 Hz", "12 Hz"], 48)
+    for name, spec in PIPELINES.items():
+        tones = {"frequencies": (8.0, 12.0), "sfreq": trials.sfreq}
+        params = tones if "frequencies" in spec.parameters else {}
+        for align in spec.alignments:
+            pipe = make_pipeline(name, align=align, **params)
+            pipe.fit(X, labels, **domains).adapt(X[:20])
+            assert pipe.predict(X).shape == (48,)
+
+
+def test_pipeline_texts_that_are_not_one_call() -> None:
+    for text in ("mdm(n_bands=1)(bands='x')", "mdm(3)", "mdm(a={[]: 1})"):
+        with pytest.raises(EEGTensorError, match="names no pipeline"):
+            parse_pipeline(text)
+
+
+def test_a_transformer_at_the_end_has_no_score() -> None:
+    assert not hasattr(Pipeline([("c", Covariances())]), "score")

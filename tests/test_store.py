@@ -161,3 +161,63 @@ def test_a_folder_of_other_files_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(EEGTensorError, match="other files"):
         make_trials().save(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+def test_the_rate_survives_fif_single_precision(tmp_path: Path) -> None:
+    trials = make_trials()
+    with trials.info._unlock():
+        trials.info["sfreq"] = 1000 / 3
+    trials.save(tmp_path / "s")
+    assert Trials.load(tmp_path / "s").sfreq == trials.sfreq
+
+
+def test_objects_keep_their_kind(tmp_path: Path) -> None:
+    trials = make_trials()[:3]
+    trials.metadata["mixed"] = pd.Series([np.int64(3), None, "x"], dtype=object)
+    trials.metadata["count"] = pd.array([1, pd.NA, 2], dtype="Int64")
+    trials.save(tmp_path / "s")
+    metadata = Trials.load(tmp_path / "s").metadata
+    assert metadata["mixed"].tolist() == [3, None, "x"]
+    assert metadata["count"].isna().tolist() == [False, True, False]
+
+
+def test_samples_are_not_cut_to_integers(tmp_path: Path) -> None:
+    part = make_trials()[:2]
+    with (
+        StoreWriter(tmp_path / "s") as writer,
+        pytest.raises(EEGTensorError, match="dtype float"),
+    ):
+        writer.append(np.ones(part.X.shape, dtype=int), part.y, part.metadata)
+        writer.append(np.ones(part.X.shape), part.y, part.metadata)
+
+
+def test_index_without_a_key_and_a_killed_first_write(tmp_path: Path) -> None:
+    trials = make_trials()
+    trials.save(tmp_path / "s")
+    index = tmp_path / "s" / "index.json"
+    content = json.loads(index.read_text())
+    content.pop("n_trials")
+    index.write_text(json.dumps(content))
+    with pytest.raises(EEGTensorError, match="damaged"):
+        Trials.load(tmp_path / "s")
+    index.unlink()
+    trials.save(tmp_path / "s")
+    assert len(Trials.load(tmp_path / "s")) == len(trials)
+
+
+def test_old_leftovers_go_and_other_people_s_files_stay(tmp_path: Path) -> None:
+    make_trials().save(tmp_path / "s")
+    ours = [tmp_path / "s" / "0123456789ab-cdef01", tmp_path / "s" / ".index.json-ab"]
+    theirs = [tmp_path / "s" / "figures", tmp_path / "s" / "notes.txt"]
+    for folder in (ours[0], theirs[0]):
+        folder.mkdir()
+    for file in (ours[1], theirs[1]):
+        file.write_text("x")
+    two_days_ago = time.time() - 2 * 86400
+    for entry in (*ours, *theirs):
+        os.utime(entry, (two_days_ago, two_days_ago))
+    young = tmp_path / "s" / "fedcba987654-123456"
+    young.mkdir()
+    make_trials(8).save(tmp_path / "s")
+    assert not any(entry.exists() for entry in ours)
+    assert all(entry.exists() for entry in (*theirs, young))

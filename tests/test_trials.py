@@ -179,3 +179,58 @@ def test_pick() -> None:
     assert part.ch_names == ["C4", "C3"]
     with pytest.raises(EEGTensorError, match="No channels Oz among C3, Cz, C4"):
         trials.pick(["Oz"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": pd.array(["a", pd.NA], dtype="string")}, "y is missing for trials 1"),
+        ({"X": np.full((2, 2, 4), "a")}, "dtype"),
+        ({"metadata": {"subject": ["a", "b"]}}, "metadata is a dict"),
+        (
+            {"metadata": pd.DataFrame({"run": pd.array(["1", pd.NA], "string")})},
+            "'run' is missing for trials 1",
+        ),
+    ],
+)
+def test_what_pandas_calls_missing_is_refused(change: dict, message: str) -> None:
+    test_what_does_not_fit_is_refused(change, message)
+
+
+def test_digest_follows_changes_in_place(tmp_path) -> None:
+    trials = make_trials()
+    before = trials.digest
+    trials.X[0] += 1e-6
+    assert trials.digest != before
+    trials.save(tmp_path / "s")
+    for change in (
+        lambda t: t.y.__setitem__(0, t.y[-1]),
+        lambda t: t.metadata.__setitem__("session", "9"),
+        lambda t: mne.rename_channels(t.info, {t.ch_names[0]: "new"}),
+    ):
+        loaded = Trials.load(tmp_path / "s")
+        assert loaded.digest == trials.digest
+        change(loaded)
+        assert loaded.digest != trials.digest
+
+
+def test_targets_and_classes_do_not_mix() -> None:
+    a = make_trials()
+    b = dataclasses.replace(a, y=np.linspace(0, 1, len(a)))
+    with pytest.raises(EEGTensorError, match="continuous targets"):
+        concatenate([a, b])
+    objects = np.asarray(b.y, dtype=object)
+    assert dataclasses.replace(a, y=objects).y.dtype == np.float64
+    assert len(concatenate([a.to_epochs(), a.to_epochs()])) == 2 * len(a)
+
+
+def test_epochs_without_all_codes() -> None:
+    trials = make_trials()
+    metadata = trials.metadata.assign(event_code=np.nan, event_sample=np.nan)
+    epochs = dataclasses.replace(trials, metadata=metadata).to_epochs()
+    assert sorted(epochs.event_id.values()) == [1, 2]
+    with pytest.raises(EEGTensorError, match="no trials"):
+        trials[[]].to_epochs()
+    epochs.metadata = epochs.metadata.assign(score="high")
+    with pytest.raises(EEGTensorError, match="no number for trials 0"):
+        Trials.from_epochs(epochs, target="score")

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 
+# The contract names both a function and a package `benchmark`, and importing the
+# package rebinds the attribute: only a module that can be called is both.
 class _Callable(ModuleType):
     """A package that runs its main function when called."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ class FoldCache:
     Raises
     ------
     EEGTensorError
-        If the path is a file or cannot be written.
+        If the path is a file or cannot be made.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -54,8 +55,10 @@ class FoldCache:
         if not path.is_file():
             return None
         try:
+            # No pickles: a cache folder may be shared, and a pickle runs code.
             with np.load(path, allow_pickle=False) as arrays:
                 scalars = json.loads(str(arrays["scalars"]))
+                # A copied or renamed file must not pass for another fold.
                 if scalars["key"] != key:
                     raise ValueError("it belongs to another key")
                 values = {name: arrays[name] for name in _ARRAYS}
@@ -68,19 +71,27 @@ class FoldCache:
             return None
 
     def save(self, key: str, outcome: Outcome) -> None:
-        """Write an outcome; a reader sees all of it or nothing."""
+        """Write an outcome; a reader sees all of it or nothing.
+
+        What cannot be written (a full disk) is logged, not raised: hours of folds
+        are worth more than their copy.
+        """
         path = self._file(key)
-        path.parent.mkdir(exist_ok=True)
         scalars = {name: getattr(outcome, name) for name in _SCALARS}
         arrays = {name: getattr(outcome, name) for name in (*_ARRAYS, *_OPTIONAL)}
         arrays = {name: array for name, array in arrays.items() if array is not None}
         arrays["scalars"] = np.asarray(json.dumps({"key": key, **scalars}))
+        # A random name: processes, also of other hosts, may write the same fold.
         temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
+            path.parent.mkdir(exist_ok=True)
             with open(temporary, "wb") as file:
                 np.savez(file, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:
+            logger.warning("a fold is not kept in the cache: %s", error)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -57,6 +57,12 @@ def resolve_pipelines(
     modes = list(modes)
     if isinstance(pipelines, str):
         pipelines = [pipelines]
+    # A scikit-learn Pipeline can be iterated too: its steps are no pipelines.
+    if hasattr(pipelines, "fit") or not isinstance(pipelines, Iterable):
+        fail(
+            f"pipelines is a {type(pipelines).__name__}",
+            fix="give a dict of name to estimator, or names of eegtensor.PIPELINES",
+        )
     resolved: dict[str, dict[str, Any]] = {}
     if isinstance(pipelines, Mapping):
         for name, estimator in pipelines.items():
@@ -112,6 +118,7 @@ def fresh(estimator: Any, seed: int) -> Any:
     `seed` and their own name; parameters named ``unseen`` become "pooled", so
     that target statistics come from `adapt` alone.
     """
+    # clone, not deepcopy: what was fitted before, on anybody, must not come along.
     copy = clone(estimator)
     settings: dict[str, Any] = {}
     for name, value in copy.get_params(deep=True).items():
@@ -196,13 +203,21 @@ def outputs(
     Raises
     ------
     EEGTensorError
-        If the predictions have the wrong length or unknown classes.
+        If the predictions have the wrong shape, are not finite, or if they or
+        `classes_` name unknown classes.
     """
     y_pred = np.asarray(call(estimator, "predict", X, **domains))
-    if y_pred.shape[:1] != (len(X),):
+    # Some libraries (CatBoost) answer with one column.
+    if y_pred.shape not in ((len(X),), (len(X), 1)):
         fail(f"predict returned shape {y_pred.shape} for {len(X)} trials")
+    y_pred = y_pred.ravel()
     if not classes:
-        return Outputs(y_pred.astype(np.float64).reshape(len(X)), None, None)
+        values = y_pred.astype(np.float64)
+        # Means over people leave NaN out: a person it fails on would not count.
+        if not np.isfinite(values).all():
+            bad = np.flatnonzero(~np.isfinite(values))
+            fail(f"predict returned NaN or infinity for {len(bad)} trials")
+        return Outputs(values, None, None)
     known = np.asarray(classes)
     labels = y_pred.astype(str)
     codes = np.searchsorted(known, labels).clip(max=len(known) - 1)
@@ -212,9 +227,14 @@ def outputs(
             f"is no class among {listing(classes)}",
             fix="return the labels given to fit",
         )
-    columns = np.searchsorted(
-        known, np.asarray(getattr(estimator, "classes_", trained_on)).astype(str)
-    )
+    names = np.asarray(getattr(estimator, "classes_", trained_on)).astype(str)
+    columns = np.searchsorted(known, names).clip(max=len(known) - 1)
+    if (known[columns] != names).any():
+        fail(
+            f"classes_ holds {listing(names)} where the classes are {listing(classes)}",
+            why="Probabilities would go to the wrong classes",
+            fix="let classes_ hold the labels given to fit, sorted",
+        )
     said = _said(estimator, "predict_proba", X, domains)
     if said is not None and said.shape == (len(X), len(columns)):
         probabilities = np.zeros((len(X), len(known)))
@@ -224,7 +244,8 @@ def outputs(
     if said is None or (said.ndim == 1 and len(known) != 2):
         return Outputs(codes, None, None)
     if said.ndim == 1 and len(columns) == 2:
-        return Outputs(codes, None, said)
+        # One column is the score of classes_[1], whichever class that is.
+        return Outputs(codes, None, said if columns[1] else -said)
     if said.shape == (len(X), len(columns)):
         decision = np.full((len(X), len(known)), np.nan)
         decision[:, columns] = said

@@ -120,6 +120,7 @@ class Execution:
         return waiting
 
     def _compute(self, jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Outcome]]]:
+        # All pipelines of one fold, run here, tell whether processes would pay.
         first = [job for job in jobs if job.fold.index == jobs[0].fold.index]
         rest = jobs[len(first) :]
         start = time.perf_counter()
@@ -131,11 +132,8 @@ class Execution:
             yield from self._serial(rest)
 
     def _serial(self, jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Outcome]]]:
-        # One thread for BLAS: EEG's matrices are small, and the order of sums
-        # must not depend on n_jobs.
-        with threadpool_limits(limits=1, user_api="blas"):
-            for job in jobs:
-                yield job, self._take(_work(job, self._cache, self._on_error))
+        for job in jobs:
+            yield job, self._take(_work(job, self._cache, self._on_error))
 
     def _parallel(self, jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Outcome]]]:
         threads = max(1, (os.cpu_count() or 1) // self._n_jobs)
@@ -147,6 +145,8 @@ class Execution:
         )
         with joblib.parallel_config("loky", inner_max_num_threads=threads):
             parallel = joblib.Parallel(n_jobs=self._n_jobs, return_as="generator")
+            # A generator in the order of jobs: progress shows while folds run, and
+            # no fold waits in memory for the last.
             results = parallel(
                 joblib.delayed(_work)(job, self._cache, self._on_error, threads)
                 for job in jobs
@@ -170,6 +170,8 @@ def _work(
     if threads is not None:
         _limit_torch(threads)
     try:
+        # One thread for BLAS: EEG's matrices are small, and the order of sums
+        # must not depend on n_jobs.
         with threadpool_limits(limits=1, user_api="blas"):
             for mode, outcome in run_job(job):
                 key = job.keys.get(mode.name)

@@ -88,6 +88,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def _defaults() -> dict[str, Any]:
     """Return matplotlib's own settings with ours, the backend left alone."""
+    # Setting a backend here would switch, or start, the user's windows.
     kept = {k: v for k, v in matplotlib.rcParamsDefault.items() if "backend" not in k}
     return kept | _STYLE
 
@@ -108,6 +109,7 @@ def to_svg(figure: Figure, label: str, *, dpi: float = 150) -> str:
     dpi : float
         Of the parts that are pixels.
     """
+    # Text becomes paths, and no date is written: the same results, the same file.
     buffer = io.StringIO()
     with matplotlib.rc_context():
         matplotlib.rcParams.update(_defaults())

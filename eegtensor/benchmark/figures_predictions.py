@@ -202,6 +202,7 @@ def _draw_reliability(
     for i, (mode, (bins, ece)) in enumerate(found.items()):
         colour = colours[mode]
         share = bins["n_trials"] / bins["n_trials"].sum()
+        # The accuracy of two or three trials would look like a finding.
         drawn = bins["n_trials"] >= MIN_IN_BIN
         curve = bins.loc[drawn, ["confidence", "accuracy"]].to_numpy().T
         top.plot(*curve, color=colour, lw=1.6)
@@ -228,6 +229,7 @@ def draw_regression(results: Results) -> Figure:
     figure = new_figure(side * n_columns, (side + 0.3) * n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     frame = results.predictions[["y_true", "y_pred"]].to_numpy(dtype=float)
+    # One wild prediction would press all others into a corner.
     low, high = np.quantile(frame, [0.002, 0.998])
     pad = 0.05 * (high - low) or 1.0
     for axis in axes.ravel()[len(methods) :]:

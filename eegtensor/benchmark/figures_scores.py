@@ -31,6 +31,7 @@ from eegtensor.benchmark.tables import (
     chance_level,
     per_person,
     rows_of,
+    score_the_same,
 )
 
 MAX_PANELS = 12
@@ -53,9 +54,8 @@ def shared_metric(results: Results) -> str:
     every mode has it.
     """
     metric, scores = results.metric, results.scores
-    counts = scores.groupby(METHOD, sort=False)["n_trials"].sum()
     common = f"{metric}_common"
-    if counts.nunique() <= 1 or common not in scores:
+    if score_the_same(modes_of(results)) or common not in scores:
         return metric
     known = scores.groupby(METHOD, sort=False)[common].count()
     return common if (known > 0).all() else metric
@@ -101,7 +101,7 @@ def draw_people(results: Results) -> Figure:
 
     With one mode, lines join pipelines instead.
     """
-    metric, modes, names = shared_metric(results), modes_of(results), []
+    metric, modes = shared_metric(results), modes_of(results)
     table = people_table(results, metric)
     names = pipelines_of(results)
     panels = [(n, [(n, m) for m in modes]) for n in names]
@@ -200,6 +200,7 @@ def _draw_panel(
 
 def _name_people(axes: Axes, table: pd.DataFrame) -> None:
     """Name everyone when few, else those who gain and lose most."""
+    # One name for each line: twenty at one end could not be read.
     values = table.to_numpy(dtype=float)
     known = np.flatnonzero(np.isfinite(values[:, -1]))
     change = values[:, -1] - values[:, 0]
@@ -295,6 +296,7 @@ def draw_sessions(results: Results) -> Figure:
     image: Any = None
     for axis, ((name, mode), table) in zip(axes, tables.items(), strict=False):
         grid = table.to_numpy(dtype=float)
+        # Differences below chance mean nothing and get no shade of their own.
         low_end = colour if np.isfinite(colour) else low
         image = axis.imshow(
             grid, vmin=low_end, vmax=high, cmap="cividis", aspect="auto"

@@ -84,6 +84,7 @@ def _feed(digest: Any, value: Any, name: str) -> None:
     if isinstance(value, enum.Enum):
         _feed_class(digest, type(value), name)
         _feed(digest, value.name, name)
+    # The type's name counts: 1, 1.0 and True are equal, yet may act differently.
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         text = f"{type(value).__name__}:{value!r};"
         digest.update(f"{len(text)}:".encode() + text.encode())
@@ -114,6 +115,9 @@ def _feed(digest: Any, value: Any, name: str) -> None:
         _feed(digest, dict(value.bit_generator.state), name)
     elif hasattr(value, "get_params") and not isinstance(value, FunctionType):
         _feed_class(digest, type(value), name)
+        # set_fit_request and its like are no parameters, yet choose what fit gets.
+        request = repr(getattr(value, "_metadata_request", None))
+        digest.update(f"request:{len(request)}:{request};".encode())
         for key, item in sorted(value.get_params(deep=False).items()):
             _feed(digest, key, name)
             _feed(digest, item, f"{name}__{key}" if name else key)
@@ -144,7 +148,10 @@ def _feed_class(digest: Any, cls: type, name: str) -> None:
 
 
 def _sources(module: ModuleType, seen: set[str], name: str, cls: type) -> list[str]:
-    """Return the text of a user's module and of the user's modules it refers to."""
+    """Return the text of a user's module and of the user's modules it refers to.
+
+    Of installed modules that it refers to, the version.
+    """
     if module.__name__ in seen:
         return []
     seen.add(module.__name__)
@@ -165,6 +172,8 @@ def _sources(module: ModuleType, seen: set[str], name: str, cls: type) -> list[s
             texts += [_code(function.__code__) for function in _functions(value)]
         elif owner is not None and _is_users(owner):
             texts += _sources(owner, seen, name, cls)
+        elif owner is not None:
+            texts.append(f"{owner.__name__} {_version(owner.__name__)}")
     return texts
 
 
@@ -180,6 +189,7 @@ def _functions(value: Any) -> list[FunctionType]:
 
 
 def _code(code: CodeType) -> str:
+    # Sets of constants are ordered by hashes, which differ between processes.
     constants = [
         _code(c)
         if isinstance(c, CodeType)
@@ -228,3 +238,8 @@ def _version(module: str) -> str:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+# Now rather than at the first run: what is loaded must not be filed under source
+# that was edited since, as in a notebook that stays open.
+package_source()

@@ -149,6 +149,7 @@ class _Fitted:
 
     def _fit(self) -> Any:
         job, index = self._job, self.index
+        # From the fold alone: neither other modes nor the order of jobs count.
         seed = derive_seed(job.seed, "fold", job.fold.index)
         estimator = fresh(self._ready.estimator, seed)
         X, y = self._ready.X[index], job.labels.y[index]
@@ -171,6 +172,8 @@ def _run_mode(
     said: list[Outputs] = []
     seconds_adapt, seconds_predict, adapted = [], [], []
     for part in parts:
+        # Each session starts from the source: what was learned of one held-out
+        # session would be unlabelled data of the next.
         estimator = fitted.copy() if mode.adapts else fitted.estimator
         if mode.trialwise:
             result = _trial_by_trial(job, mode, part, ready, fitted, estimator)
@@ -222,6 +225,7 @@ def _in_a_block(
 def _adapt(job: Job, part: Part, ready: Ready, estimator: Any) -> bool:
     """Adapt to unlabelled trials; return False where the estimator cannot."""
     X, domains = ready.X[part.adapt], job.labels.domains(part.adapt)
+    # A stream's first update may be one trial, where a batch of one is refused.
     if len(part.adapt) == 1 and can(estimator, "partial_adapt"):
         call(estimator, "partial_adapt", X, **domains)
         return True
@@ -247,6 +251,7 @@ def _trial_by_trial(
         index = np.asarray([i])
         X, domains = ready.X[index], job.labels.domains(index)
         start = time.perf_counter()
+        # Update, then predict: a trial is complete before it is decoded.
         if online:
             call(estimator, "partial_adapt", X, **domains)
         between = time.perf_counter()

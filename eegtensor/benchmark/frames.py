@@ -84,10 +84,12 @@ def score_rows(done: Finished, setting: Setting) -> list[dict[str, Any]]:
             "subject": part.domain.subject,
             "session": part.domain.session,
             "n_trials": len(part.scored),
+            # Present for continuous targets too: the first columns are a contract.
             **dict.fromkeys(CLASSIFICATION, float("nan")),
             **{name: v for name, v in scores.items() if name in CLASSIFICATION},
             "seconds_fit": outcome.seconds_fit,
             "seconds_predict": float(outcome.seconds_predict[i]),
+            # By mode, also where the estimator could not adapt (column adapted).
             "transductive": mode.transductive,
             "itr": information_transfer_rate(
                 scores.get("accuracy", float("nan")),
@@ -118,6 +120,7 @@ def prediction_frame(done: Finished, setting: Setting) -> pd.DataFrame:
     outcome, labels = done.outcome, setting.labels
     frames = []
     for part, rows_of in _rows_of_parts(done.parts):
+        # `Part.predicted` begins with the scored trials.
         rows = rows_of[: len(part.scored)]
         trials = outcome.trials[rows]
         columns: dict[str, Any] = {

@@ -213,6 +213,7 @@ def domain_map(sample: Sample) -> tuple[View, View]:
     -------
     before, after : View
     """
+    # A picture needs no more than four digits.
     pooled = frechet_mean(sample.C, tol=1e-4)
     before = upper_vector(logm(congruence(inv_sqrtm(pooled), sample.C)))
     after = upper_vector(logm(sample.recentred))
@@ -227,6 +228,7 @@ def _view(tangents: NDArray, sample: Sample) -> View:
         )
         for code, name in dict.fromkeys(zip(codes, labels, strict=True))
     }
+    # Means of cells, not trials: a session with more trials must not tilt the axes.
     means = np.stack(list(cells.values()))
     centre = means.mean(axis=0)
     axes = _principal_axes(means - centre)

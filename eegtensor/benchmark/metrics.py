@@ -41,6 +41,7 @@ def cohen_kappa(counts: NDArray) -> float:
     if total == 0:
         return float("nan")
     expected = counts.sum(axis=1) @ counts.sum(axis=0) / total**2
+    # True and predicted are all of one class: 0 / 0.
     if expected >= 1.0:
         return float("nan")
     return float((np.trace(counts) / total - expected) / (1.0 - expected))
@@ -75,6 +76,7 @@ def _binary_auc(positive: NDArray, scores: NDArray) -> float:
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative or not np.isfinite(scores).all():
         return float("nan")
+    # Mann and Whitney's statistic; tied scores share their rank and count by half.
     ranks = rankdata(scores)[positive].sum()
     area = ranks - n_positive * (n_positive + 1) / 2
     return float(area / (n_positive * n_negative))
@@ -102,6 +104,7 @@ def expected_calibration_error(
         return float("nan")
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y_true
+    # Closed on the right, so that a confidence of 1 has a bin.
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     gap = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
     return float(np.abs(gap).sum() / len(y_true))

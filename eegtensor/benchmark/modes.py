@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,16 @@ class Mode:
         return self.percent == 100
 
     @property
+    def keeps_back(self) -> tuple[str, int, int]:
+        """What decides which trials are not scored: modes that agree score the same.
+
+        Numbers of trials are no substitute: 20% and 20%-random score as many.
+        """
+        if self.transductive or not self.part:
+            return "", 0, 0
+        return self.part, self.percent, self.per_class
+
+    @property
     def adapts(self) -> bool:
         """Whether unlabelled target trials are used."""
         return self.online or (self.percent > 0 and not self.labelled)
@@ -75,6 +86,10 @@ class Mode:
     @property
     def sees(self) -> str:
         """What of the held-out session the decoder saw before a prediction."""
+        if self.labelled:
+            # One fit serves all sessions of a fold, as in MOABB: calibration trials
+            # of a later session are there when an earlier one is scored.
+            return "other trials, with labels"
         if self.online:
             return "this and earlier trials"
         if self.transductive:
@@ -93,7 +108,8 @@ def parse_mode(name: str) -> Mode:
         If the name is unknown or the share is out of range.
     """
     text = str(getattr(name, "value", name)).strip().lower()
-    text = SYNONYMS.get(text, text)
+    # None is more likely a forgotten argument than a wish for no adaptation.
+    text = SYNONYMS.get(text, text) if name is not None else ""
     if text == "none":
         return Mode("none")
     if text == "none-trialwise":
@@ -128,7 +144,9 @@ def parse_mode(name: str) -> Mode:
 
 def parse_modes(adapt: str | Sequence[str]) -> list[Mode]:
     """Return the modes of one name or of several, without repeats."""
-    names = [adapt] if isinstance(adapt, str) else list(adapt)
+    names: list[Any] = [adapt]
+    if isinstance(adapt, Iterable) and not isinstance(adapt, str):
+        names = list(adapt)
     if not names:
         fail("adapt is empty", fix="name at least one mode, for example 'none'")
     return list({mode.name: mode for mode in map(parse_mode, names)}.values())
@@ -198,6 +216,7 @@ def split_session(
     elif mode.per_class:
         given = _first_per_class(mode, domain, y, seed)
     elif mode.percent:
+        # Integers: 0.29 * 100 is below 29 in floating point.
         n_given = min(max(mode.percent * n_trials // 100, 1), n_trials - 1)
         given[_order(mode, domain, n_trials, seed)[:n_given]] = True
     scored = np.ones(n_trials, dtype=bool) if mode.transductive else ~given
@@ -207,6 +226,7 @@ def split_session(
 def _order(mode: Mode, domain: Domain, n_trials: int, seed: int) -> NDArray[np.int64]:
     if mode.part != "random":
         return np.arange(n_trials)
+    # Not Python's hash, which is salted anew in every process.
     name = hashlib.blake2b("\0".join(domain).encode(), digest_size=8).digest()
     rng = np.random.default_rng([seed, int.from_bytes(name, "big")])
     return rng.permutation(n_trials)

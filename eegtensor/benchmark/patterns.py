@@ -136,14 +136,17 @@ def _contrast(
     ratios, filters = _ratios(a.mean(axis=0), b.mean(axis=0))
     n_people = len(a)
     unseen = np.full((n_people, len(ratios)), np.nan)
+    # With two people the filters would come from one.
     if n_people >= 3:
         for i in range(n_people):
             rest = np.arange(n_people) != i
+            # Sources are paired by the rank of their ratio, not by their shape.
             w = _ratios(a[rest].mean(axis=0), b[rest].mean(axis=0))[1]
             powers = [np.einsum("ij,ik,jk->k", m[i], w, w) for m in (a, b)]
             unseen[i] = 10 * np.log10(powers[0] / powers[1])
     patterns = []
     for k in np.argsort(-np.abs(ratios), kind="stable")[:n_patterns]:
+        # The covariance turns a filter into the pattern of its source [2]_.
         values = basis @ (b.mean(axis=0) @ filters[:, k])
         agree = np.sign(unseen[:, k]) == np.sign(ratios[k])
         patterns.append(

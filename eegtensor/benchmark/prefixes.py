@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from eegtensor._check import fail
 from eegtensor.benchmark.estimators import fresh
 from eegtensor.benchmark.fingerprint import fingerprint
+
+logger = logging.getLogger("eegtensor")
 
 # Signals are handed to a prefix in pieces of this many bytes.
 PIECE_BYTES = 1 << 28
@@ -47,11 +50,14 @@ class Prefixes:
     ----------
     X : ndarray, shape (n_trials, n_channels, n_times)
     seed : int
+    go_on : bool
+        Leave a prefix that fails in its estimator instead of raising.
     """
 
-    def __init__(self, X: NDArray, seed: int) -> None:
+    def __init__(self, X: NDArray, seed: int, *, go_on: bool = False) -> None:
         self._X = X
         self._seed = seed
+        self._go_on = go_on
         self._known: dict[str, tuple[NDArray, float]] = {}
 
     def prepare(self, estimator: Any) -> Ready:
@@ -60,7 +66,7 @@ class Prefixes:
         Raises
         ------
         EEGTensorError
-            If a prefix does not return one row a trial.
+            If a prefix does not return one row a trial, unless `go_on`.
         """
         if not hasattr(estimator, "split_trialwise"):
             return Ready(estimator, self._X, 0.0)
@@ -71,7 +77,15 @@ class Prefixes:
         # Without a fingerprint the features belong to this very estimator.
         key = fingerprint(prefix).key or f"object {id(estimator)}"
         if key not in self._known:
-            self._known[key] = self._run(prefix)
+            try:
+                self._known[key] = self._run(prefix)
+            except Exception as error:
+                # Raised here, it names the trial among all; a run that is to go on
+                # meets it again in those folds that have it.
+                if not self._go_on:
+                    raise
+                logger.info("features are made fold by fold: %s", error)
+                return Ready(estimator, self._X, 0.0)
         return Ready(rest, *self._known[key])
 
     def _run(self, prefix: Any) -> tuple[NDArray, float]:

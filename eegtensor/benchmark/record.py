@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import sklearn
 
 from eegtensor.benchmark.fingerprint import (
     fingerprint,
@@ -27,6 +28,7 @@ def describe_run(
     data: Trials,
     resolved: Mapping[str, Mapping[str, Any]],
     *,
+    digest: str,
     protocol: str,
     modes: Sequence[Mode],
     n_folds: int,
@@ -40,7 +42,7 @@ def describe_run(
         "protocol": protocol,
         "adapt": [mode.name for mode in modes],
         "pipelines": _described(resolved),
-        "data_digest": content_digest(data),
+        "data_digest": digest,
         "classes": data.classes,
         "chance": 1.0 / len(data.classes) if data.classes else None,
         "n_trials": len(data),
@@ -76,32 +78,42 @@ def fold_keys(
     resolved: Mapping[str, Mapping[str, Any]],
     folds: Sequence[Fold],
     modes: Sequence[Mode],
+    *,
+    digest: str,
     protocol: str,
     seed: int,
 ) -> dict[tuple[str, int], dict[str, str | None]]:
     """Return the cache key of every pipeline, fold and mode; None is not cached."""
     described = describe(data.y, data.metadata, data.info, data.tmin)
     shared = {
-        "data": [content_digest(data), key_of(described)],
+        # A digest that a store brings is of its writing; metadata may have changed.
+        "data": [digest, key_of(described)],
         "versions": versions(),
-        "source": package_source(),
         "protocol": protocol,
+        # A change of code within a version must not return its old scores.
+        "source": package_source(),
         "seed": seed,
+        # Whether scikit-learn's own pipelines pass domains on depends on it.
+        "sklearn": sklearn.get_config(),
     }
+    divisions = [
+        [fold.index, key_of({"train": fold.train.tolist(), "test": fold.test.tolist()})]
+        for fold in folds
+    ]
     keys: dict[tuple[str, int], dict[str, str | None]] = {}
     for name, by_mode in resolved.items():
         prints = {id(e): fingerprint(e) for e in by_mode.values()}
+        # Modes may share a problem, which is said once.
         for problem in dict.fromkeys(p.problem for p in prints.values() if not p.key):
             logger.info("pipeline %r is not cached: %s", name, problem)
-        for i, fold in enumerate(folds):
-            division = [fold.train.tolist(), fold.test.tolist()]
+        for i, division in enumerate(divisions):
             keys[name, i] = {}
             for mode in modes:
                 estimator = prints[id(by_mode[mode.name])].key
                 causes = shared | {
                     "estimator": estimator,
                     "mode": mode.name,
-                    "fold": [fold.index, key_of({"division": division})],
+                    "fold": division,
                 }
                 keys[name, i][mode.name] = None if estimator is None else key_of(causes)
     return keys

@@ -54,6 +54,7 @@ from eegtensor.benchmark.report_words import (
     text,
 )
 from eegtensor.benchmark.results import Results
+from eegtensor.benchmark.tables import score_the_same
 
 _CSS = """
 #content {font-size: 1rem; color: #24292f}
@@ -113,7 +114,14 @@ def write_report(
         )
     if not len(results.scores):
         fail("There are no scores to report", fix="run the benchmark first")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(
+            f"The folder of {target} cannot be made: {error}",
+            fix="name a file in a folder that can be written",
+            cause=error,
+        )
     report = mne.Report(title=title or _title(results), verbose="ERROR")
     report.add_custom_css(_CSS)
     for section in _sections(results):
@@ -165,6 +173,14 @@ def _summary(results: Results) -> str:
     hidden = ""
     if results.config["classes"]:
         hidden = "ROC-AUC hides a shifted threshold, which balanced accuracy shows."
+    n_people = len(results.per_person())
+    narrow = ""
+    if 2 <= n_people < 10:
+        # Coverage of BCa on normal values, simulated; see bootstrap_interval.
+        narrow = (
+            f" With {several(n_people, 'person')} such intervals are too narrow: they "
+            "hold the true mean in some 80 to 90 % of cases."
+        )
     gain = f"<p>{gain_sentence(results)}.</p>" if len(modes_of(results)) > 1 else ""
     return (
         f"<h4>{headline(results)}</h4>{gain}<p>{describe_data(results)}</p>"
@@ -173,8 +189,8 @@ def _summary(results: Results) -> str:
         + warning
         + scores_table(results)
         + "<p>Means over people with 95 % intervals that resample people; a person's "
-        "sessions are averaged first. Transductive: adaptation saw the scored "
-        f"trials. {hidden}</p>"
+        f"sessions are averaged first.{narrow} Transductive: adaptation saw the "
+        f"scored trials. {hidden}</p>"
     )
 
 
@@ -206,11 +222,17 @@ def _people(results: Results) -> str:
 
 def _which_trials(results: Results) -> str:
     if shared_metric(results).endswith("_common"):
+        scores = results.scores
+        seen = scores[scores["transductive_common"] & ~scores["transductive"]]
+        caution = ""
+        if len(seen):
+            modes = joined(map(text, seen["adapt"].unique()))
+            caution = f" Adaptation {modes} saw some of these, without labels."
         return (
             " Modes score different trials, so all are shown on the last half of "
-            "every session, which they share."
+            f"every session, which they share.{caution}"
         )
-    if results.scores.groupby("adapt")["n_trials"].sum().nunique() > 1:
+    if not score_the_same(modes_of(results)):
         return " The modes score different trials, so small differences mean little."
     return ""
 

@@ -19,15 +19,15 @@ from eegtensor.benchmark.figures_scores import (
 from eegtensor.benchmark.metrics import LOWER_IS_BETTER
 from eegtensor.benchmark.modes import parse_mode
 from eegtensor.benchmark.results import Results
-from eegtensor.benchmark.tables import PERSON, rows_of
+from eegtensor.benchmark.tables import METHOD, PERSON, rows_of
 
 _PROTOCOLS = {
     "leave-one-subject-out": "each person was decoded by what was learned from all "
     "the others",
     "leave-one-session-out": "each session of a person was decoded by what was "
     "learned from that person's other sessions",
-    "within-session": "each session was divided into folds, and decoded by what was "
-    "learned from its other folds",
+    "within-session": "each session was divided into shuffled folds, and decoded by "
+    "what was learned from its other folds, which hold trials of the same minutes",
     "cross-dataset": "people of one dataset were decoded by what was learned from "
     "another",
 }
@@ -96,11 +96,19 @@ def describe_protocol(results: Results) -> str:
     words = [f"<b>{text(protocol)}</b>: {division}."]
     for mode in modes_of(results):
         words.append(f"<b>{text(mode)}</b>: {describe_mode(mode)}.")
-    unadapted = results.scores.loc[~results.scores["adapted"]]
-    for name, mode in unadapted[["pipeline", "adapt"]].drop_duplicates().to_numpy():
-        if parse_mode(mode).adapts:
+    rows = results.scores.assign(left=~results.scores["adapted"])
+    counts = rows.groupby(METHOD, sort=False)["left"].agg(["sum", "size"])
+    for name, mode, (n_left, n_rows) in rows_of(counts):
+        if not n_left or not parse_mode(mode).adapts:
+            continue
+        if n_left == n_rows:
             words.append(
                 f"{text(name)} cannot adapt: its {text(mode)} rows are un-adapted."
+            )
+        else:
+            words.append(
+                f"{several(n_left, 'row')} of {text(name)} under {text(mode)} had one "
+                "trial to adapt on, or none, and are un-adapted."
             )
     return " ".join(words)
 
@@ -122,8 +130,8 @@ def describe_mode(name: str) -> str:
         share = f"{mode.percent} %" if mode.percent else f"{mode.per_class} a class"
         which = "randomly drawn" if mode.part == "random" else "first"
         return (
-            f"calibrated on the {which} trials ({share}) with their labels, which "
-            "are not scored"
+            f"calibrated on the {which} trials ({share}) of every held-out session "
+            "together, with their labels; they are not scored"
         )
     if mode.adapts and mode.part == "random":
         return (
@@ -184,6 +192,8 @@ def ranking_sentence(results: Results) -> str:
     gap = abs(float(order.iloc[0] - order.iloc[1]))
     if gap < 5e-4:
         return f"{text(first)} and {text(second)} come first, level"
+    # The test leaves out sessions that one of the two lacks, so either may be the
+    # better one there.
     table = comparisons(results)
     pair = table[table["better"].isin([first, second])]
     row = pair[pair["other"].isin([first, second])].iloc[0]

@@ -132,17 +132,32 @@ class Results:
         ----------
         path : path-like
             Folder; made when missing, files of an earlier run are replaced.
+
+        Raises
+        ------
+        EEGTensorError
+            If the path is a file or cannot be written.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             fail(f"{folder} is a file", fix="name a folder for the results")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("scores", "predictions"):
-            frame: pd.DataFrame = getattr(self, name)
-            replace_text(folder / f"{name}.csv", frame.to_csv(index=False))
-            if importlib.util.find_spec("pyarrow") is not None:
-                frame.to_parquet(folder / f"{name}.parquet", index=False)
-        replace_text(folder / "config.json", json.dumps(self.config, indent=1))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("scores", "predictions"):
+                frame: pd.DataFrame = getattr(self, name)
+                replace_text(folder / f"{name}.csv", frame.to_csv(index=False))
+                parquet = folder / f"{name}.parquet"
+                # That of an earlier run must not stay beside the new CSV.
+                parquet.unlink(missing_ok=True)
+                if importlib.util.find_spec("pyarrow") is not None:
+                    frame.to_parquet(parquet, index=False)
+            replace_text(folder / "config.json", json.dumps(self.config, indent=1))
+        except OSError as error:
+            fail(
+                f"The results cannot be written to {folder}: {error}",
+                fix="name a folder that can be written",
+                cause=error,
+            )
         return folder
 
     @classmethod
@@ -206,6 +221,7 @@ def listing_of(column: pd.Series) -> str:
 
 def _read(path: Path, continuous: bool) -> pd.DataFrame:
     """Read a frame back with the types it had: "" and "NA" are names of people."""
+    # pandas would read person "007" as 7 and class "NA" as missing.
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     labels = () if continuous else ("y_true", "y_pred")
     for name in frame.columns:

@@ -9,7 +9,6 @@ from typing import Any
 
 import mne
 import numpy as np
-from numpy.typing import NDArray
 
 from eegtensor._check import RandomState, as_generator, check_option, fail, listing
 from eegtensor.benchmark.cache import FoldCache
@@ -19,10 +18,11 @@ from eegtensor.benchmark.fold import Job, Labels
 from eegtensor.benchmark.frames import Finished, Setting, make_frames
 from eegtensor.benchmark.modes import Mode, Part, parse_modes, split_session
 from eegtensor.benchmark.prefixes import Prefixes, Ready
-from eegtensor.benchmark.record import describe_run, fold_keys
+from eegtensor.benchmark.record import content_digest, describe_run, fold_keys
 from eegtensor.benchmark.results import Results
 from eegtensor.benchmark.splits import Fold, check_protocol, make_folds
 from eegtensor.benchmark.targets import join_datasets, prepare_trials, warn_about
+from eegtensor.domains import domain_names, encode_domains
 from eegtensor.trials import Trials
 
 logger = logging.getLogger("eegtensor")
@@ -58,7 +58,7 @@ def benchmark(
         signatures take them.
     protocol : str
         "leave-one-subject-out", "leave-one-session-out" (within each subject),
-        "within-session" (stratified folds), "k-subjects-out" with a number (as
+        "within-session" (shuffled stratified folds), "k-subjects-out" with a number (as
         "4-subjects-out") or "cross-dataset".
     adapt : str | list of str
         What of each held-out (subject, session) is given before scoring:
@@ -103,8 +103,13 @@ def benchmark(
     Every mode is also scored on one common set, the last ceil(n / 2) of each
     held-out session's n trials (columns ``*_common``); NaN where a mode used
     labels of that set.
+
+    An estimator whose `predict` takes statistics of the batch it is given adapts
+    unasked, and no flag can tell: its "none-trialwise" then differs from "none".
     """
     check_option("on_error", on_error, ("raise", "warn"))
+    if not isinstance(n_jobs, (int, np.integer)):
+        fail(f"n_jobs={n_jobs!r}", fix="give a number of processes, -1 for one a core")
     modes = parse_modes(adapt)
     data = prepare_trials(trials, target)
     if test is not None and not isinstance(test, str):
@@ -129,14 +134,19 @@ def benchmark(
     plan = {fold.index: plan_fold(data, fold, modes, seed) for fold in folds}
     warn_about(plan, modes, resolved)
     store = None if cache is None else FoldCache(cache)
-    keys = fold_keys(data, resolved, folds, modes, protocol, seed) if store else {}
+    digest = content_digest(data)
+    keys = {}
+    if store:
+        keys = fold_keys(
+            data, resolved, folds, modes, digest=digest, protocol=protocol, seed=seed
+        )
     execution = Execution(
         [
             Job(name, fold, plan[fold.index], {}, labels, seed, keys.get((name, i), {}))
             for i, fold in enumerate(folds)
             for name in resolved
         ],
-        lambda: _ready(data.X, resolved, seed),
+        lambda: _ready(Prefixes(data.X, seed, go_on=on_error == "warn"), resolved),
         cache=store,
         n_jobs=n_jobs,
         on_error=on_error,
@@ -165,6 +175,7 @@ def benchmark(
     config = describe_run(
         data,
         resolved,
+        digest=digest,
         protocol=protocol,
         modes=modes,
         n_folds=len(folds),
@@ -189,28 +200,32 @@ def plan_fold(
     seed : int
         For random parts.
     """
-    codes, names = data.domain
-    held_out = codes[fold.test]
+    # Of the held-out rows alone: naming all trials anew takes seconds with many folds.
+    rows = data.metadata.iloc[fold.test]
+    names = domain_names(len(rows), rows["subject"], rows["session"], rows["dataset"])
+    codes, domains = encode_domains(names)
     plan: dict[Mode, list[Part]] = {mode: [] for mode in modes}
-    for code in dict.fromkeys(held_out.tolist()):
-        index = fold.test[held_out == code]
+    for code, domain in enumerate(domains):
+        index = fold.test[codes == code]
         y = None if data.y is None else data.y[index]
         for mode in modes:
-            part = split_session(mode, index, names[code], y=y, seed=seed)
-            plan[mode].append(part)
+            plan[mode].append(split_session(mode, index, domain, y=y, seed=seed))
     return plan
 
 
 def _as_seed(random_state: RandomState) -> int:
     if isinstance(random_state, (int, np.integer)):
+        # scikit-learn's bounds, which are the narrowest.
+        if not 0 <= random_state < 2**32:
+            fail(f"random_state={random_state}", fix="give a seed from 0 to 2**32 - 1")
         return int(random_state)
     return int(as_generator(random_state).integers(2**31))
 
 
 def _ready(
-    X: NDArray, resolved: Mapping[str, Mapping[str, Any]], seed: int
+    prefixes: Prefixes, resolved: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Ready]]:
-    prefixes = Prefixes(X, seed)
+    # Modes that share an estimator must share its Ready, by which fits are shared.
     made: dict[int, Ready] = {}
     ready: dict[str, dict[str, Ready]] = {}
     for name, by_mode in resolved.items():

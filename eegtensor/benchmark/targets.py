@@ -25,7 +25,8 @@ def prepare_trials(data: Trials | mne.BaseEpochs, target: str | None) -> Trials:
     Raises
     ------
     EEGTensorError
-        If there is no trial, no label, one class only, or no such column.
+        If there is no trial, no label, one class only, or no such column of
+        numbers.
     """
     trials = as_trials(data)
     if not len(trials):
@@ -36,7 +37,14 @@ def prepare_trials(data: Trials | mne.BaseEpochs, target: str | None) -> Trials:
                 f"No metadata column {target!r}",
                 fix=f"name one of {listing(trials.metadata.columns, 40)}",
             )
-        y = trials.metadata[target].to_numpy(dtype=float)
+        try:
+            y = trials.metadata[target].to_numpy(dtype=float)
+        except (ValueError, TypeError) as error:
+            fail(
+                f"Metadata column {target!r} holds no numbers: {error}",
+                fix="name a column of continuous targets; classes belong in y",
+                cause=error,
+            )
         trials = replace(trials, y=y)
     if trials.y is None:
         fail(
@@ -75,12 +83,19 @@ def join_datasets(train: Trials, test: Trials) -> tuple[Trials, str | None, str 
             why="Statistics of their people could be mixed up",
             fix="set the metadata column 'dataset' to different names",
         )
+    # In the training set's order, so that a decoder's channels keep their places.
     common = [name for name in train.ch_names if name in test.ch_names]
     if not common:
         fail(
             f"No channel is in both: {listing(train.ch_names)} and "
             f"{listing(test.ch_names)}",
             fix="rename the channels to the same names",
+        )
+    if bool(train.classes) != bool(test.classes):
+        # Joined, numbers would become class names, one class a number.
+        fail(
+            "One dataset has classes, the other continuous targets",
+            fix="give both the same kind, or name a metadata column: target='age'",
         )
     unknown = set(test.classes) - set(train.classes)
     if unknown:

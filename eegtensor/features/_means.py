@@ -14,8 +14,11 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eegtensor._check import check_option
 from eegtensor.geometry import frechet_mean
+from eegtensor.geometry.metrics import METRICS
 
+# Some 2000 means of 64 channels: more people than a benchmark has in one fold.
 _LIMIT_BYTES = 64 << 20
 _remembered: OrderedDict[bytes, NDArray] = OrderedDict()
 _lock = threading.Lock()
@@ -33,6 +36,7 @@ def _remember(means: dict[bytes, NDArray]) -> None:
             _remembered[key] = mean
             _remembered.move_to_end(key)
         total = sum(mean.nbytes for mean in _remembered.values())
+        # Evicting by age keeps what the next fold, which shares people, asks for.
         while total > _LIMIT_BYTES:
             total -= _remembered.popitem(last=False)[1].nbytes
 
@@ -60,6 +64,7 @@ def segment_means(
     -------
     M : ndarray, shape (n_segments, [n_bands,] n, n)
     """
+    check_option("metric", metric, METRICS)
     if X.ndim == 4:
         bands = [
             segment_means(X[:, b], codes, n_segments, metric=metric, weights=weights)
@@ -114,7 +119,7 @@ def grouped_mean(
     groups : ndarray of int, shape (n_trials,)
     n_groups : int
     domains : ndarray of int, shape (n_trials,) | None
-        Without domains the flow starts at the arithmetic mean.
+        Without domains the search starts at the arithmetic mean.
     metric : str
     weights : array-like, shape (n_trials,) | None
 
@@ -130,17 +135,27 @@ def grouped_mean(
             for b in range(X.shape[1])
         ]
         return np.stack(means, axis=1)
+    if weights is not None:
+        # A person whose trials of a class weigh nothing has no mean of that class.
+        weights = np.asarray(weights, dtype=np.float64)
+        counted = weights != 0
+        X, groups, weights = X[counted], groups[counted], weights[counted]
+        domains = None if domains is None else domains[counted]
     init = None
-    if domains is not None and metric == "affine-invariant" and domains.max() > 0:
+    if domains is not None and metric == "affine-invariant" and np.ptp(domains) > 0:
         cells, cell = np.unique(
             np.column_stack([groups, domains]), axis=0, return_inverse=True
         )
         cell = cell.ravel()
         local = segment_means(X, cell, len(cells), metric=metric, weights=weights)
-        mass = np.bincount(
-            cell, weights=None if weights is None else np.asarray(weights, float)
-        )
+        mass = np.bincount(cell, weights=weights)
+        # It need not be exact: the last search ends within its own tolerance
+        # wherever it starts, so that domains change no result.
         init = frechet_mean(
-            local, metric=metric, segments=cells[:, 0], weights=mass, tol=1e-6
+            local,
+            metric=metric,
+            segments=cells[:, 0],
+            weights=mass,
+            tol=1e-6,
         )
     return frechet_mean(X, metric=metric, segments=groups, weights=weights, init=init)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pyriemann.geometry.ajd import ajd_pham
 
-from eegtensor._check import check_lengths, fail, listing
+from eegtensor._check import fail, listing
 from eegtensor.geometry import congruence, covariances, frechet_mean
 from eegtensor.geometry.spectral import eigh
 
@@ -18,36 +18,6 @@ class Filters(NamedTuple):
 
     filters: NDArray
     patterns: NDArray
-
-
-def class_codes(y: Any, n_trials: int, purpose: str) -> tuple[NDArray, NDArray]:
-    """Return the sorted classes and each trial's code among them.
-
-    Raises
-    ------
-    EEGTensorError
-        If labels are absent, continuous, too few, or of a single class.
-    """
-    if y is None:
-        fail(f"{purpose} needs class labels", fix="call fit(X, y)")
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        fail(f"y has shape {labels.shape}", fix="give one label per trial")
-    check_lengths(n_trials, y=labels)
-    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
-        fail(
-            "y holds continuous targets or NaN",
-            why=f"{purpose} separates classes",
-            fix="give class labels, or use tangent-space features for regression",
-        )
-    classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        fail(
-            f"y holds one class only, {classes[0]!r}",
-            why=f"{purpose} separates classes",
-            fix="give trials of at least two classes",
-        )
-    return classes, codes.ravel()
 
 
 def signal_moments(X: NDArray, estimator: str) -> tuple[NDArray, NDArray]:
@@ -64,6 +34,7 @@ def signal_moments(X: NDArray, estimator: str) -> tuple[NDArray, NDArray]:
     plain : ndarray, shape (n_channels, n_channels), float64
         Shrinkage hides the directions that hold no signal; this shows them.
     """
+    # Some 32 MB in float64 at a time: X may be a memory map of all people.
     step = max(1, (1 << 22) // X[0].size)
     pieces, plain = [], np.zeros((X.shape[1], X.shape[1]))
     for start in range(0, len(X), step):
@@ -126,6 +97,12 @@ def find_filters(
         If a trial is constant.
     """
     basis = _signal_range(plain)
+    if norm_trace and basis.shape[1] == 1:
+        fail(
+            "The data have a single channel or component",
+            why="One variance divided by the sum of variances is constant",
+            fix="use norm_trace=False, or more channels",
+        )
     C = congruence(basis.T, C)
     traces = np.trace(C, axis1=1, axis2=2)
     refuse_flat(traces)
@@ -207,6 +184,7 @@ def joint_filters(means: NDArray, shares: NDArray, n_components: int) -> Filters
         -0.5 * shares @ np.log(ratios) - 3 / 16 * (shares @ (ratios**2 - 1)) ** 2
     )
     order = np.argsort(-information, kind="stable")
+    # Haufe et al. (2014): the columns of the inverse are what each filter sees.
     patterns = np.linalg.inv(filters).T
     return Filters(filters[order][:n_components], patterns[order][:n_components])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +10,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 
-from eegtensor._check import check_lengths, fail
 from eegtensor.features._base import DomainEstimator, check_fitted
 
 
@@ -109,6 +107,8 @@ def softmax_scale(scores: NDArray, codes: NDArray, weights: ArrayLike | None) ->
     own = np.bincount(codes, weights=w, minlength=n_classes)[codes]
     targets = np.repeat(1 / (own + n_classes), n_classes).reshape(scores.shape)
     targets[np.arange(n_trials), codes] = (own + 1) / (own + n_classes)
+    # Correlations differ less in long windows than in short ones: the bounds of
+    # the search, e^-7 to e^7, are in their unit.
     unit = scores.std() or 1.0
 
     def loss(log_scale: float) -> float:
@@ -117,12 +117,3 @@ def softmax_scale(scores: NDArray, codes: NDArray, weights: ArrayLike | None) ->
 
     found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
     return float(np.exp(found.x) / unit)
-
-
-def labels_of(y: Any, n_trials: int, name: str) -> NDArray:
-    """Return labels as an array, or raise where they are absent."""
-    if y is None:
-        fail(f"{name} needs class labels", fix="call fit(X, y)")
-    labels = np.asarray(y)
-    check_lengths(n_trials, y=labels)
-    return labels

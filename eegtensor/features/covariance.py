@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from eegtensor import geometry
 from eegtensor._check import check_option, check_signals, fail, listing
 from eegtensor.features._base import DomainTransformer
+from eegtensor.geometry.covariance import ESTIMATORS
 
 
 def split_bands(X: NDArray, n_bands: int) -> NDArray:
@@ -64,9 +65,9 @@ class Covariances(DomainTransformer):
         sessions: ArrayLike | None = None,
     ) -> Covariances:
         """Check the parameters; nothing is learned."""
-        check_option("estimator", self.estimator, ("oas", "lwf", "scm"))
+        check_option("estimator", self.estimator, ESTIMATORS)
         check_option("bands", self.bands, ("stack", "blocks", "separate"))
-        self.n_features_in_ = np.shape(X)[1]
+        self.n_features_in_ = check_signals(X, finite=False).shape[1]
         return self
 
     def transform(
@@ -102,12 +103,13 @@ class Covariances(DomainTransformer):
             C = _in_pieces(banded, self.estimator)
             if self.bands == "blocks":
                 C = _block_diagonal(C)
-        check_full_rank(C, n_times=signals.shape[-1], shrunk=self.estimator != "scm")
+        check_full_rank(C, signals, shrunk=self.estimator != "scm")
         return C
 
 
 def _in_pieces(X: NDArray, estimator: str) -> NDArray:
     """Bound the float64 copies that the estimators make to some 64 MB each."""
+    # Trials of a store arrive as a memory map, read here piece by piece.
     step = max(1, (1 << 23) // X[0].size)
     pieces = [
         geometry.covariances(X[i : i + step], estimator=estimator)
@@ -124,21 +126,25 @@ def _block_diagonal(C: NDArray) -> NDArray:
     return out.reshape(n_trials, n_bands * n, n_bands * n)
 
 
-def check_full_rank(C: NDArray, *, n_times: int | None, shrunk: bool) -> None:
+def check_full_rank(C: NDArray, X: NDArray, *, shrunk: bool) -> None:
     """Raise if a trial's matrix is rank deficient, with its rank and likely cause.
 
     Parameters
     ----------
     C : ndarray, shape (n_trials, ..., n, n)
-    n_times : int | None
-        Samples behind each matrix, where known.
+    X : ndarray, shape (n_trials, n_channels, n_times)
+        The signals behind the matrices.
     shrunk : bool
         Whether shrinkage has made every matrix of a non-zero trial definite.
     """
-    n = C.shape[-1]
+    n, n_times = C.shape[-1], X.shape[-1]
     if shrunk:
         traces = np.trace(C, axis1=-2, axis2=-1).reshape(len(C), -1)
-        ranks = np.where((traces > 0).all(axis=1), n, 0)
+        # A constant trial less its mean is rounding, not always exactly 0. One
+        # sample tells how large that may be without a pass over the signals.
+        first = X[:, :, 0].astype(np.float64).reshape(len(C), traces.shape[1], -1)
+        rounding = 1e-28 * (first**2).sum(axis=2)
+        ranks = np.where((traces > rounding).all(axis=1), n, 0)
     else:
         ranks = geometry.rank(C).reshape(len(C), -1).min(axis=1)
     bad = np.flatnonzero(ranks < n)
@@ -148,7 +154,7 @@ def check_full_rank(C: NDArray, *, n_times: int | None, shrunk: bool) -> None:
     if worst == 0:
         cause = "the trial is constant: a flat or disconnected recording"
         fix = "drop these trials, or read with on_bad='drop'"
-    elif n_times is not None and n_times - 1 < n:
+    elif n_times - 1 < n:
         cause = f"{n_times} samples cannot fill {n} channels: too few samples"
         fix = "use longer windows, fewer channels, or estimator='oas'"
     elif worst == n - 1:

@@ -9,11 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_lengths, check_option, check_signals, fail
 from eegtensor.features import _spatial as spatial
-from eegtensor.features._base import DomainTransformer, check_fitted, check_matrices
+from eegtensor.features._base import (
+    DomainTransformer,
+    check_fitted,
+    check_matrices,
+    class_codes,
+)
+from eegtensor.geometry.covariance import ESTIMATORS
+from eegtensor.geometry.metrics import METRICS
 
 INPUTS = ("signals", "covariances")
-ESTIMATORS = ("oas", "lwf", "scm")
-METRICS = ("euclidean", "affine-invariant", "log-euclidean")
 
 
 class CSP(DomainTransformer):
@@ -105,7 +110,7 @@ class CSP(DomainTransformer):
         else:
             C = check_matrices(X)
             plain = C.mean(axis=0)
-        self.classes_, codes = spatial.class_codes(y, len(C), "CSP")
+        self.classes_, codes = class_codes(y, len(C), "CSP", floats=True)
         check_lengths(len(C), sample_weight=sample_weight)
         self.n_features_in_ = C.shape[-1]
         found = [
@@ -151,11 +156,13 @@ class CSP(DomainTransformer):
                 f"X has {X.shape[1]} channels, fit saw {self.n_features_in_}",
                 fix="give the same channels in the same order",
             )
+        # Plain variances: shrinkage would mix other directions' power into each.
         project = spatial.filtered_variances if signals else spatial.matrix_variances
         power = project(X, self.filters_)
         if self.log or self.norm_trace:
             spatial.refuse_flat(power)
         if self.norm_trace:
+            # One versus the rest: each task's components have a sum of their own.
             bounds = np.cumsum(self._per_task)[:-1]
             parts = np.split(power, bounds, axis=1)
             power = np.hstack([p / p.sum(axis=1, keepdims=True) for p in parts])

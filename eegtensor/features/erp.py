@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from pyriemann.spatialfilters import Xdawn as _Xdawn
 
 from eegtensor._check import check_lengths, check_option, check_signals, fail, listing
-from eegtensor.features._base import DomainTransformer, check_fitted
+from eegtensor.features._base import DomainTransformer, check_fitted, labels_of
 from eegtensor.features.covariance import check_full_rank
 from eegtensor.geometry import covariances, rank
-
-ESTIMATORS = ("oas", "lwf", "scm")
+from eegtensor.geometry.covariance import ESTIMATORS
 
 
 class _TemplateCovariances(DomainTransformer):
@@ -61,6 +60,7 @@ class _TemplateCovariances(DomainTransformer):
                 f"{self.shape_}",
                 fix="give the same channels and the same window",
             )
+        # Templates stand beside every trial: bound the copies to some 32 MB.
         step = max(1, (1 << 22) // (self.templates_.size + X[0].size))
         pieces = []
         for start in range(0, len(X), step):
@@ -71,15 +71,14 @@ class _TemplateCovariances(DomainTransformer):
             joined = np.concatenate([templates, piece], axis=1)
             pieces.append(covariances(joined, estimator=self.estimator))
         C = np.concatenate(pieces)
-        shrunk = self.estimator != "scm"
-        check_full_rank(C, n_times=X.shape[-1], shrunk=shrunk)
+        check_full_rank(C, X, shrunk=self.estimator != "scm")
         return C
 
     def _start(self, X: Any, y: Any, classes: Sequence[Any] | None) -> tuple:
         """Return checked trials, labels and the classes to make templates of."""
         check_option("estimator", self.estimator, ESTIMATORS)
         X = check_signals(X)
-        labels = _labels(y, len(X), type(self).__name__)
+        labels = labels_of(y, len(X), type(self).__name__)
         self.classes_ = _chosen_classes(labels, classes)
         self.shape_ = X.shape[1:]
         self.n_features_in_ = X.shape[1]
@@ -151,6 +150,7 @@ class ERPCovariances(_TemplateCovariances):
             if not w[own].sum() > 0:
                 fail(f"The trials of class {name!r} weigh nothing")
             average = np.average(X[own], axis=0, weights=w[own])
+            # Rows of fewer components: the matrix grows with classes x channels.
             if self.svd is not None:
                 directions = np.linalg.svd(average, full_matrices=False)[0]
                 average = directions[:, : self.svd].T @ average
@@ -241,6 +241,8 @@ class XdawnCovariances(_TemplateCovariances):
             )
         if self.xdawn_estimator == "scm":
             _check_channels(X)
+        # pyriemann's Xdawn inverts the covariance of the concatenated trials
+        # unchecked, hence the rank above; the sorted list fixes the rows' order.
         xdawn = _Xdawn(
             nfilter=self.nfilter,
             classes=list(self.classes_),
@@ -253,14 +255,6 @@ class XdawnCovariances(_TemplateCovariances):
 
     def _signals(self, X: NDArray) -> NDArray:
         return self.filters_ @ X if self.applyfilters else X
-
-
-def _labels(y: Any, n_trials: int, name: str) -> NDArray:
-    if y is None:
-        fail(f"{name} needs class labels: it averages each class", fix="call fit(X, y)")
-    labels = np.asarray(y)
-    check_lengths(n_trials, y=labels)
-    return labels
 
 
 def _chosen_classes(labels: NDArray, classes: Sequence[Any] | None) -> NDArray:
@@ -279,6 +273,7 @@ def _chosen_classes(labels: NDArray, classes: Sequence[Any] | None) -> NDArray:
 
 def _check_channels(X: NDArray) -> None:
     """Raise if channels are linearly dependent over all trials."""
+    # In float64: float32 rounding would fill the missing rank.
     gram = np.zeros((X.shape[1], X.shape[1]))
     for x in X:
         x = x.astype(np.float64) - x.mean(axis=1, keepdims=True, dtype=np.float64)

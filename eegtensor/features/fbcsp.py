@@ -10,10 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_lengths, check_option, check_signals, fail
 from eegtensor.features import _spatial as spatial
-from eegtensor.features._base import DomainTransformer, check_fitted, check_matrices
+from eegtensor.features._base import (
+    DomainTransformer,
+    check_fitted,
+    check_matrices,
+    class_codes,
+)
 from eegtensor.features.covariance import split_bands
-from eegtensor.features.csp import ESTIMATORS, INPUTS, METRICS, check_components
+from eegtensor.features.csp import INPUTS, check_components
 from eegtensor.features.select import best_with_partners, mutual_information
+from eegtensor.geometry.covariance import ESTIMATORS
+from eegtensor.geometry.metrics import METRICS
 
 
 class FilterBankCSP(DomainTransformer):
@@ -123,7 +130,7 @@ class FilterBankCSP(DomainTransformer):
             fail(f"n_selected={self.n_selected} keeps nothing", fix="choose 4")
         banded = self._bands(X)
         n_trials = len(banded[0])
-        self.classes_, codes = spatial.class_codes(y, n_trials, "FilterBankCSP")
+        self.classes_, codes = class_codes(y, n_trials, "FilterBankCSP", floats=True)
         check_lengths(n_trials, sample_weight=sample_weight)
         tasks = spatial.tasks(codes, "one-versus-rest")
         found = [self._band_filters(band, tasks, sample_weight) for band in banded]
@@ -133,6 +140,7 @@ class FilterBankCSP(DomainTransformer):
         self.filters_ = np.array([[f.filters[:n] for f in band] for band in per_task])
         self.patterns_ = np.array([[f.patterns[:n] for f in band] for band in per_task])
         self.n_features_in_ = self.n_bands * self.filters_.shape[-1]
+        # Of the trials that found the filters: optimistic for all bands alike.
         logs = self._log_variances(banded)
         self.information_ = np.stack(
             [
@@ -187,6 +195,7 @@ class FilterBankCSP(DomainTransformer):
                 f"X of shape {X.shape} is not {self.n_bands} bands of equal size",
                 fix="set n_bands to the number of bands read with bands=...",
             )
+        # Blocks between bands hold covariance that CSP of one band does not use.
         edges = np.arange(self.n_bands + 1) * (X.shape[1] // self.n_bands)
         return [X[:, i:j, i:j] for i, j in pairwise(edges)]
 

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import xlogy
 
+# Linear binning and interpolation then widen a window by less than a thousandth.
 _GRID_PER_WIDTH = 16
 _GRID_LIMIT = 1 << 15
 
@@ -39,6 +40,8 @@ def mutual_information(
     """
     F = np.asarray(F, dtype=np.float64)
     w = np.ones(len(F)) if weights is None else np.asarray(weights, dtype=np.float64)
+    # Where nobody weighs anything a density may be 0, and 0 / 0 would spread.
+    F, codes, w = F[w > 0], codes[w > 0], w[w > 0]
     mass = np.bincount(codes, weights=w)
     priors = mass / mass.sum()
     entropy = -xlogy(priors, priors).sum()

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_lengths, check_signals, fail, listing
-from eegtensor.features._base import DomainTransformer
+from eegtensor.features._base import DomainTransformer, labels_of
 from eegtensor.features._ssvep import (
     CorrelationClassifier,
     filter_bank_weights,
-    labels_of,
     softmax_scale,
 )
 from eegtensor.features.covariance import split_bands
@@ -44,6 +43,7 @@ def reference_bases(
         tones = tones[tones < sfreq / 2]
         angles = 2 * np.pi * tones * times[:, np.newaxis]
         waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+        # A window of broken cycles leaves the waves a mean, which the data lose.
         bases.append(np.linalg.qr(waves - waves.mean(axis=0))[0])
     return bases
 
@@ -61,14 +61,29 @@ def canonical_correlations(X: NDArray, bases: list[NDArray]) -> NDArray:
     Returns
     -------
     r : ndarray, shape (n_trials, n_bases), in [0, 1]
+
+    Raises
+    ------
+    EEGTensorError
+        If channels and columns outnumber the samples less one.
     """
     sizes = np.cumsum([basis.shape[1] for basis in bases])[:-1]
     all_bases = np.concatenate(bases, axis=1)
+    n_columns = max(basis.shape[1] for basis in bases)
+    if X.shape[1] + n_columns > X.shape[2] - 1:
+        fail(
+            f"{X.shape[2]} samples are too few for {X.shape[1]} channels and "
+            f"{n_columns} sines and cosines",
+            why="Their subspaces meet by dimension alone: every correlation is 1",
+            fix="use longer windows, fewer channels or fewer harmonics",
+        )
     step = max(1, (1 << 22) // X[0].size)
     out = []
     for start in range(0, len(X), step):
         piece = np.asarray(X[start : start + step], dtype=np.float64)
         piece = piece - piece.mean(axis=-1, keepdims=True)
+        # Singular values of whitened data against an orthonormal basis: the same
+        # as the textbook's two inverses, and sound when channels depend.
         values, vectors = eigh(piece @ np.swapaxes(piece, -1, -2))
         floor = values.shape[-1] * 1e-12 * values[:, -1:]
         kept = (values > floor) & (values > 0)
@@ -123,7 +138,7 @@ class CCAFeatures(DomainTransformer):
     ) -> Self:
         """Check the parameters; nothing is learned."""
         check_tones(self.frequencies, self.sfreq, self.n_harmonics)
-        self.n_features_in_ = np.shape(X)[1]
+        self.n_features_in_ = check_signals(X, finite=False).shape[1]
         return self
 
     def transform(
@@ -237,6 +252,7 @@ class CCA(CorrelationClassifier):
             )
         self.threshold_: float | None = None
         self.n_features_in_ = X.shape[1]
+        # Tones alone need no training: an online speller starts with none.
         untrained = y is None and self.class_names is not None and not n_rest
         labels = self.class_names if untrained else labels_of(y, len(X), "CCA")
         names = self._names(np.asarray(labels))
@@ -270,6 +286,7 @@ class CCA(CorrelationClassifier):
         )
         bands = split_bands(X, self.n_bands)
         if self.n_bands == 1:
+            # One band keeps r, whose scale the threshold and the softmax learn.
             return canonical_correlations(X, bases)
         squared = [
             canonical_correlations(bands[:, b], bases) ** 2 for b in range(self.n_bands)
@@ -355,6 +372,7 @@ def rest_threshold(best: NDArray, rest: NDArray, weights: ArrayLike | None) -> f
     # Cutting after trial k calls the first k + 1 rest.
     gain = np.cumsum(share)[:-1]
     gain[ranked[1:] == ranked[:-1]] = -np.inf
+    # The middle of equally good cuts is furthest from the trials on both sides.
     winners = np.flatnonzero(gain >= gain.max() - 1e-12)
     k = winners[len(winners) // 2]
     return float((ranked[k] + ranked[k + 1]) / 2)

@@ -42,6 +42,7 @@ class TangentSpace(DomainTransformer):
     @property
     def trialwise(self) -> bool:  # type: ignore[override]
         """Whether a trial's output depends on that trial alone."""
+        # So a benchmark computes these tangent vectors once for all folds.
         return self.reference == "identity"
 
     def fit(
@@ -61,6 +62,7 @@ class TangentSpace(DomainTransformer):
         if self.reference == "identity":
             self.reference_ = np.broadcast_to(np.eye(X.shape[-1]), X.shape[1:]).copy()
             return self
+        # Domains only start the mean; the tangent space is one for all of them.
         names = domain_names(len(X), subjects, sessions)
         self.reference_ = grouped_mean(
             X,

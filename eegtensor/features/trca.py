@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eegtensor._check import check_signals, fail, listing
+from eegtensor.features._base import labels_of
 from eegtensor.features._ssvep import (
     CorrelationClassifier,
     filter_bank_weights,
-    labels_of,
     softmax_scale,
 )
 from eegtensor.features.covariance import split_bands
@@ -103,6 +103,8 @@ class TRCA(CorrelationClassifier):
             templates.append([trials.mean(axis=0) for trials in own])
         self.filters_ = np.array(filters)
         self.templates_ = np.array(templates)
+        # A trial correlates with an average that holds it even in pure noise: the
+        # scale of the probabilities would be learned from that.
         scores = self._correlations(X)
         for k in range(len(counts)):
             scores[codes == k, k] = self._left_out(bands[codes == k], k)
@@ -167,7 +169,9 @@ def task_related(trials: NDArray, n_components: int) -> NDArray:
     """
     total = trials.sum(axis=0)
     Q = np.einsum("ict,idt->cd", trials, trials, optimize=True)
+    # All ordered pairs at once: (sum x)(sum x)' less each trial with itself.
     S = total @ total.T - Q
+    # Directions without signal are left out before whitening divides by them.
     values, vectors = eigh(Q)
     kept = values > len(values) * 1e-12 * values[-1]
     if kept.sum() < n_components:
@@ -179,6 +183,8 @@ def task_related(trials: NDArray, n_components: int) -> NDArray:
     whitener = vectors[:, kept] / np.sqrt(values[kept])
     rotation = eigh(congruence(whitener.T, S))[1]
     filters = (whitener @ rotation[:, ::-1][:, :n_components]).T
+    # Eigenvectors have no sign; templates and trials pass the same filter, but
+    # `filters_` should be the same on every machine.
     largest = np.abs(filters).argmax(axis=1)
     return filters * np.sign(filters[np.arange(len(filters)), largest])[:, np.newaxis]
 

@@ -26,6 +26,18 @@ def covariances(X: NDArray, *, estimator: str = "oas") -> NDArray:
     Returns
     -------
     C : ndarray, shape (..., n_channels, n_channels), float64, volts squared
+
+    Raises
+    ------
+    EEGTensorError
+        If the estimator is not known.
+
+    References
+    ----------
+    Y. Chen et al., "Shrinkage algorithms for MMSE covariance estimation", IEEE
+    Trans. Signal Process., 2010, eq. 23. O. Ledoit, M. Wolf, "A well-conditioned
+    estimator for large-dimensional covariance matrices", J. Multivar. Anal.,
+    2004. Both as scikit-learn computes them.
     """
     check_option("estimator", estimator, ESTIMATORS)
     return _ESTIMATORS[estimator](np.asarray(X, dtype=np.float64))
@@ -54,8 +66,10 @@ def _oas(X: NDArray) -> NDArray:
     n, n_times = C.shape[-1], X.shape[-1]
     mu = np.trace(C, axis1=-2, axis2=-1) / n
     alpha = (C**2).mean(axis=(-1, -2))
+    # Eq. 23 without its terms in 2 / n, as scikit-learn has it.
     numerator = alpha + mu**2
     denominator = (n_times + 1.0) * (alpha - mu**2 / n)
+    # C = mu I, also of one channel or of a constant trial: nothing left to shrink.
     safe = np.where(denominator > 0, denominator, 1.0)
     shrinkage = np.where(denominator > 0, np.minimum(numerator / safe, 1.0), 1.0)
     return _shrink(C, shrinkage)
@@ -66,6 +80,7 @@ def _lwf(X: NDArray) -> NDArray:
     n, n_times = Z.shape[-2], Z.shape[-1]
     C = Z @ np.swapaxes(Z, -1, -2) / n_times
     mu = np.trace(C, axis1=-2, axis2=-1) / n
+    # The mean over time of ||z z'||^2, without forming a matrix for each sample.
     squares = (Z**2).sum(axis=-2)
     fourth = (squares**2).sum(axis=-1) / n_times
     norm = (C**2).sum(axis=(-1, -2))

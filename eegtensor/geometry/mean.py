@@ -58,6 +58,7 @@ def frechet_mean(
     Returns
     -------
     M : ndarray, shape (n, n), or (n_segments, n, n) where segments are given
+        float64, in the unit of X.
 
     Raises
     ------
@@ -70,7 +71,8 @@ def frechet_mean(
     symmetric positive-definite matrices", SIAM J. Matrix Anal. Appl., 2005.
     """
     check_option("metric", metric, METRICS)
-    X = np.asarray(X)
+    # float32 would stop short of `tol` and clamp eigenvalues from 1e-7 down.
+    X = np.asarray(X, dtype=np.float64)
     if X.ndim != 3 or X.shape[-1] != X.shape[-2] or len(X) == 0:
         fail(
             f"X has shape {X.shape}",
@@ -82,9 +84,11 @@ def frechet_mean(
     elif metric == "log-euclidean":
         mean = expm(_segment_sums(logm(X), codes, share))
     else:
-        start = _segment_sums(X, codes, share)
-        if init is not None:
-            start = np.broadcast_to(init, start.shape).astype(start.dtype)
+        if init is None:
+            start = _segment_sums(X, codes, share)
+        else:
+            n_segments = int(codes.max()) + 1
+            start = np.broadcast_to(init, (n_segments, *X.shape[1:]))
         mean = _karcher(X, codes, share, start, tol, max_iter)
     return mean if segments is not None else mean[0]
 
@@ -96,8 +100,11 @@ def _shares(
     codes = np.zeros(n, dtype=np.int64) if segments is None else np.asarray(segments)
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     check_lengths(n, weights=w, segments=codes)
-    if (w < 0).any() or not np.isfinite(w).all():
-        fail(f"weights of matrices {listing(np.flatnonzero(~(w >= 0)))} are negative")
+    bad = np.flatnonzero(~((w >= 0) & np.isfinite(w)))
+    if bad.size:
+        fail(f"weights of matrices {listing(bad)} are negative or not finite")
+    if codes.dtype.kind not in "iu":
+        fail(f"segments has dtype {codes.dtype}", fix="number segments from 0")
     if codes.min() < 0:
         fail("segments holds negative codes", fix="leave unseen domains out first")
     totals = np.bincount(codes, weights=w)
@@ -138,11 +145,15 @@ def _karcher(
         values, vectors = eigh(congruence(inverse_root[codes], X))
         values = positive(values)
         gradient = _segment_sums(from_eig(np.log(values), vectors), codes, share)
+        # No line search: on a space of nonpositive curvature the Hessian is at
+        # least the identity, so that a Newton step is never longer than the
+        # gradient, and clusters 1e20 apart converge too.
         step, size = _newton_step(gradient, values, vectors, codes, share)
         mean[active] = congruence(root, expm(step))
         going = size > tol
         if not going.any():
             return mean
+        # Domains that are done leave the batch: they do not pay for the hard ones.
         keep = going[codes]
         if not keep.all():
             X, share = X[keep], share[keep]
@@ -180,6 +191,8 @@ def _newton_step(
         Norm that the gradient will have after the step: what the linear solve
         left, plus the square of the gradient, which bounds what curvature adds.
     """
+    # coth(half log(a / b)) is (a + b) / (a - b); where a and b agree to 1e-4
+    # that is 0 / 0 and the factor 1 up to 1e-8.
     a, b = values[:, :, np.newaxis], values[:, np.newaxis, :]
     difference = a - b
     equal = np.abs(difference) <= 1e-4 * (a + b)

@@ -8,6 +8,7 @@ same result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +24,36 @@ def symmetrize(X: NDArray) -> NDArray:
 def eigh(X: NDArray) -> tuple[NDArray, NDArray]:
     """Return eigenvalues (..., n), ascending, and eigenvectors (..., n, n)."""
     try:
-        return np.linalg.eigh(X)
+        values, vectors = np.linalg.eigh(X)
     except np.linalg.LinAlgError as error:
-        finite = np.isfinite(X).all(axis=(-1, -2))
-        fail(
-            f"Matrices {listing(np.flatnonzero(~finite))} hold NaN or infinity",
-            why="They have no eigenvalues",
-            fix="drop these trials",
-            cause=error,
-        )
+        _refuse(X, error)
+    # LAPACK answers NaN with an error but infinity with NaN, and no word.
+    if not np.isfinite(values).all():
+        _refuse(X)
+    return values, vectors
 
 
 def eigvalsh(X: NDArray) -> NDArray:
     """Return the eigenvalues alone, ascending, shape (..., n); 2-3x cheaper."""
-    return np.linalg.eigvalsh(X)
+    try:
+        values = np.linalg.eigvalsh(X)
+    except np.linalg.LinAlgError as error:
+        _refuse(X, error)
+    if not np.isfinite(values).all():
+        _refuse(X)
+    return values
+
+
+def _refuse(X: NDArray, cause: Exception | None = None) -> NoReturn:
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=(-1, -2)))
+    fail(
+        f"Matrices {listing(bad)} hold NaN or infinity"
+        if bad.size
+        else "The eigenvalues of a matrix were not found",
+        why="Without eigenvalues it has no logarithm, root or distance",
+        fix="drop these trials",
+        cause=cause,
+    )
 
 
 def from_eig(values: NDArray, vectors: NDArray) -> NDArray:
@@ -46,9 +63,15 @@ def from_eig(values: NDArray, vectors: NDArray) -> NDArray:
 
 def positive(values: NDArray) -> NDArray:
     """Raise eigenvalues to at least n * machine epsilon of the largest one."""
+    if not (values[..., -1] > 0).all():
+        fail(
+            "A matrix has no positive eigenvalue",
+            why="It is no covariance matrix: zero (a constant trial) or negative",
+            fix="drop constant trials and check where the matrices come from",
+        )
+    # Below that an eigenvalue is rounding of the largest, of either sign.
     floor = values.shape[-1] * np.finfo(values.dtype).eps * values[..., -1:]
-    tiny = np.finfo(values.dtype).tiny
-    return np.maximum(values, np.maximum(floor, tiny))
+    return np.maximum(values, floor)
 
 
 def _spectral(X: NDArray, function: Callable[[NDArray], NDArray]) -> NDArray:
@@ -91,7 +114,7 @@ def expm(X: NDArray) -> NDArray:
 
 
 def sqrtm_pair(X: NDArray) -> tuple[NDArray, NDArray]:
-    """Return X^(1/2) and X^(-1/2) from one eigendecomposition."""
+    """Return X^(1/2) and X^(-1/2), both (..., n, n), from one eigendecomposition."""
     values, vectors = eigh(X)
     root = np.sqrt(positive(values))
     return from_eig(root, vectors), from_eig(1.0 / root, vectors)
@@ -99,4 +122,5 @@ def sqrtm_pair(X: NDArray) -> tuple[NDArray, NDArray]:
 
 def congruence(W: NDArray, X: NDArray) -> NDArray:
     """Return the symmetric W X W', shape (..., n, n); W and X broadcast."""
+    # eigh reads one triangle only: rounding must not differ between the two.
     return symmetrize(W @ X @ np.swapaxes(W, -1, -2))

@@ -65,8 +65,14 @@ def _blocks(path: Path, rule: dict) -> pd.DataFrame:
         )
     raw = mne.io.read_raw(path, verbose="ERROR")
     length = float(rule["length"])
-    onsets = np.arange(int(raw.n_times / raw.info["sfreq"] / length)) * length
+    onsets = np.arange(_whole(raw.n_times / raw.info["sfreq"], length)) * length
     return pd.DataFrame({"onset": onsets, "duration": length, "trial_type": found[0]})
+
+
+def _whole(duration: float, length: float) -> int:
+    """Return how many windows fit."""
+    # 0.3 / 0.1 is 2.9999999999999996.
+    return int(round(duration / length, 6))
 
 
 def _scored(path: Path, rule: dict, card: Card) -> pd.DataFrame:
@@ -92,7 +98,8 @@ def _scored(path: Path, rule: dict, card: Card) -> pd.DataFrame:
     rows = []
     for span in mne.read_annotations(partners[0]):
         name = names.get(str(span["description"]))
+        # Movement and unscored epochs have no class.
         if name is not None:
-            for k in range(int(round(span["duration"] / length, 6))):
+            for k in range(_whole(span["duration"], length)):
                 rows.append((span["onset"] + k * length, length, name))
     return pd.DataFrame(rows, columns=["onset", "duration", "trial_type"])

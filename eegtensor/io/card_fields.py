@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,10 +109,9 @@ def _mapping(*required: str, optional: tuple[str, ...] = ()) -> _Check:
         allowed = {*required, *optional}
         wrong = not isinstance(value, Mapping) or not set(required) <= set(value)
         if wrong or not (set(value) <= allowed):
-            raise ValueError(
-                f"a mapping with {listing(required)}"
-                + (f" and at most {listing(optional)}" if optional else "")
-            )
+            parts = [listing(required)] if required else []
+            parts += [f"at most {listing(optional)}"] if optional else []
+            raise ValueError(f"a mapping with {' and '.join(parts)}")
         return dict(value)
 
     return check
@@ -204,6 +204,41 @@ def _checksums(value: Any) -> dict[str, str]:
 
 
 _LOCAL = ("folder", "include", "names", "events", "read", "blocks", "scoring")
+# Rules that would else fail in the middle of a recording, and blame its file.
+_RULES: dict[str, _Check] = {
+    "blocks": _mapping("length", "files"),
+    "scoring": _mapping("partner", "shared", "length"),
+    "moabb": _mapping("class", optional=("kwargs", "shift")),
+    "files": _mapping("base_url", optional=("sums", "include", "list")),
+}
+
+
+def _ruled(*allowed: str) -> _Check:
+    check = _mapping(optional=allowed)
+
+    def nested(value: Any) -> dict[str, Any]:
+        fields = check(value)
+        for name in fields.keys() & _RULES.keys():
+            try:
+                _RULES[name](fields[name])
+            except ValueError as error:
+                raise ValueError(f"{name} as {error}") from None
+        return fields
+
+    return nested
+
+
+def _local(value: Any) -> dict[str, Any]:
+    local = _ruled(*_LOCAL)(value)
+    names = local.get("names", "")
+    try:
+        # Without a named group it is a template, and "*.edf" no pattern.
+        re.compile(names if "(?P<" in names else "")
+    except re.error as error:
+        raise ValueError(f"a regular expression as names ({error})") from None
+    return local
+
+
 _REQUIRED: dict[str, _Check] = {
     "name": _text,
     "title": _text,
@@ -223,9 +258,9 @@ _REQUIRED: dict[str, _Check] = {
 _OPTIONAL: dict[str, _Check] = {
     "licence_note": _text,
     "bands": _bands,
-    "local": _mapping(optional=_LOCAL),
+    "local": _local,
     "formats": _free,
-    "fetch": _free,
+    "fetch": _ruled("moabb", "files"),
     "checksums": _checksums,
     "simulate": _free,
     "notes": _text,
@@ -272,7 +307,7 @@ def parse_card(content: Any, path: Path) -> Card:
     if not ({"local", "simulate"} & set(values)):
         fail(f"{where} has neither local nor simulate", fix="say how it is opened")
     kinds = set(values.get("fetch", {}))
-    if kinds and (len(kinds) > 1 or not kinds <= {"moabb", "files"}):
+    if len(kinds) > 1:
         fail(
             f"{where}: the field 'fetch' has {listing(sorted(kinds))}",
             fix="give one of moabb and files",

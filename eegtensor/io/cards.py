@@ -100,7 +100,7 @@ def load_card(name: str | os.PathLike) -> Card:
             )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         fail(f"The card {path} is not YAML: {error}", fix="mend it", cause=error)
     return parse_card(content, path)
 
@@ -152,6 +152,7 @@ def open_card(
         return simulate_trials(**{**card.simulate, **overrides})
     place = local_copy(card, path)
     settings = read_settings(card, place)
+    # Both go: read_trials refuses a band beside the card's bands.
     if "band" in overrides or "bands" in overrides:
         settings.pop("band", None)
         settings.pop("bands", None)
@@ -280,4 +281,5 @@ def files_of(
 
 def person(subject: Any) -> str:
     """Return a subject's label without leading zeros, so that 1 means "01"."""
+    # MOABB counts in integers, BIDS writes "01".
     return str(subject).lstrip("0") or "0"

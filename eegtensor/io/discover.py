@@ -74,16 +74,22 @@ def find_recordings(
     EEGTensorError
         If a path does not exist, or nothing is found or included.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not given:
-        fail("There are no paths to read", fix="name files, globs or folders")
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    given = list(paths) if isinstance(paths, Iterable) else []
+    if not given or not all(isinstance(p, (str, os.PathLike)) for p in given):
+        fail(f"paths={paths!r} are no paths", fix="name files, globs or folders")
     found: dict[Path, None] = {}
     roots = []
     for item in given:
         recordings, root = _expand(Path(item).expanduser())
         found.update(dict.fromkeys(recordings))
         roots.append(root)
-    root = Path(os.path.commonpath([p.resolve() for p in roots]))
+    try:
+        root = Path(os.path.commonpath([p.resolve() for p in roots]))
+    except ValueError:
+        # Two drives of Windows have no folder in common.
+        root = roots[0].resolve()
     chosen = [path for path in found if _included(path, include)]
     if not chosen:
         fail(
@@ -136,6 +142,7 @@ def _search(folder: Path) -> tuple[list[Path], list[str]]:
     for top, folders, files in os.walk(folder):
         here = Path(top)
         whole = [n for n in folders if is_recording_folder(here / n)]
+        # A folder may be one recording (.mff, .ds, Neuralynx, a store).
         recordings += [here / n for n in whole]
         # os.walk descends into what is left here: never into a recording.
         folders[:] = sorted(
@@ -218,6 +225,7 @@ def _is_later_part(path: Path) -> bool:
 
 
 def _brainvision_header_of(path: Path) -> bool:
+    # The usual pair first: reading every header costs on network drives.
     if any(path.with_suffix(s).exists() for s in (".vhdr", ".ahdr")):
         return True
     for header in (*path.parent.glob("*.vhdr"), *path.parent.glob("*.ahdr")):
@@ -235,6 +243,7 @@ def _included(path: Path, include: Include) -> bool:
     patterns = [include] if isinstance(include, str) else include
     text = path.as_posix()
     return any(
+        # A pattern may begin at any folder of the path; * crosses slashes.
         fnmatch(path.name, p) or fnmatch(text, p) or fnmatch(text, "*/" + p)
         for p in patterns
     )

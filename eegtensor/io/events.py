@@ -69,7 +69,7 @@ def find_events(
     file = _event_file(path, label, event_files)
     if file is not None:
         return _from_file(path, file, raw)
-    # EDF and BDF readers may offer the same events in both forms.
+    # EDF and BDF readers may offer the same events in both forms: never add them.
     return _from_annotations(raw) or _from_stim(raw)
 
 
@@ -133,6 +133,7 @@ def _from_rows(rows: NDArray, first_samp: int, source: str) -> EventTable:
 
 def _from_table(path: Path, file: Path, sfreq: float) -> EventTable:
     separator = "\t" if file.suffix.lower() == ".tsv" else ","
+    # As text: pandas would read the code 03 as 3, and "NA" as missing.
     table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
     columns = [c for c in ("trial_type", "value") if c in table]
     if "onset" not in table or not columns:
@@ -190,6 +191,7 @@ def _from_stim(raw: mne.io.BaseRaw) -> EventTable | None:
         return None
     channel = [raw.ch_names[i] for i in picks]
     try:
+        # Codes may follow each other without a zero between, or last one sample.
         rows = mne.find_events(
             raw, channel, consecutive=True, shortest_event=1, verbose="ERROR"
         )
@@ -221,14 +223,15 @@ def split_request(
         return None, event_files
     if callable(events):
         return None, events
-    if isinstance(events, (str, int, np.integer)):
+    if isinstance(events, (str, int, float, np.number)):
+        # Where a text could be both, it is a path: annotations can be given in a list.
         if isinstance(events, str) and _PATH_LIKE.search(events):
             return None, events
         events = [events]
     if isinstance(events, Mapping):
         request = {str(name): _texts(value) for name, value in events.items()}
     else:
-        request = {str(event): (str(event),) for event in events}
+        request = {text: (text,) for text in _texts(events)}
     owner: dict[str, str] = {}
     for name, values in request.items():
         for value in values:
@@ -245,8 +248,8 @@ def split_request(
 
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(str(v) for v in value)
-    return (str(value),)
+        return tuple(_whole(str(v)) for v in value)
+    return (_whole(str(value)),)
 
 
 def matches(value: str, labels: tuple[str, ...]) -> bool:

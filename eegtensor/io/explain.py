@@ -44,6 +44,7 @@ def explain(
         return error
     text = " ".join(str(error).split())
     fault, remedy = _words(path, error, text, format_name)
+    # The exception that follows names an innocent part of the FIF tree.
     if any("Invalid tag with only" in message for message in messages):
         fault, remedy = CUT_SHORT, FRESH_COPY
     explained = RecordingError(path, fault, remedy)
@@ -86,6 +87,7 @@ def _words(path: Path, error: Exception, text: str, kind: str) -> tuple[str, str
 def _missing(path: Path, error: FileNotFoundError, text: str) -> tuple[str, str]:
     name = error.filename or ""
     if not name:
+        # MNE raises many of these with a text only, without errno and filename.
         quoted = re.search(r"(?:tried|file:?|directory:)\s+'?([^'\s]+?\.\w+)'?", text)
         name = quoted[1] if quoted else ""
     missing = os.path.basename(str(name)) or _first(text)

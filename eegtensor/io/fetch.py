@@ -29,7 +29,7 @@ def fetch_card(
     path: str | os.PathLike,
     *,
     source: Any = None,
-    subjects: Iterable[Any] | None = None,
+    subjects: Iterable[Any] | int | None = None,
 ) -> Path:
     """Download a card's dataset into a folder that `open_card` opens.
 
@@ -47,7 +47,7 @@ def fetch_card(
     source : str | moabb dataset | None
         Base URL of a mirror, or a dataset object in place of the card's MOABB
         class. None takes the card's source.
-    subjects : iterable | None
+    subjects : iterable | str | int | None
         People to fetch (1 means "01" too); None takes all.
 
     Returns
@@ -66,6 +66,8 @@ def fetch_card(
     card = name if isinstance(name, Card) else load_card(name)
     folder = Path(path).expanduser()
     url = source if isinstance(source, str) else None
+    if isinstance(subjects, (str, int)):
+        subjects = [subjects]
     wanted = None if subjects is None else {person(s) for s in subjects}
     if url is None and (source is not None or card.fetch_kind == "moabb"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,7 @@ def _fetch_files(card: Card, folder: Path, url: str | None, wanted: Any) -> None
     rule = (card.fetch or {}).get("files", {})
     base = (url or rule["base_url"]).rstrip("/") + "/"
     record = _Record(folder, card.name)
+    # The source's own sums win over what an earlier call found.
     known = {**record.files, **_registry(pooch, card, rule, base)}
     files = {f: known.get(f) for f in _file_names(card, rule, known)}
     names = (card.local or {}).get("names")
@@ -133,6 +136,7 @@ def _download(
                 why="The download is damaged or the source has changed",
                 fix="call fetch_card again, or give another source=",
             )
+        # Same folder, so the same file system: the name appears with all bytes.
         os.replace(got, target)
 
 

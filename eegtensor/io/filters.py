@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ from scipy.signal import butter, firwin, resample_poly, sosfiltfilt
 from eegtensor._check import fail
 
 Band = tuple[float | None, float | None]
+# The reference scores of the shared data were made with this order.
 ORDER = 4
 
 
@@ -30,6 +31,8 @@ def check_bands(band: Any, bands: Any) -> list[Band]:
     given = [band] if band is not None else bands
     if given is None:
         return [(None, None)]
+    if not isinstance(given, Iterable):
+        fail(f"bands={bands!r} is no list", fix="give a list of (low, high) in hertz")
     checked = [_check_band(item) for item in given]
     if not checked:
         fail("bands= is empty", fix="give a list of (low, high) in hertz, or None")
@@ -104,6 +107,7 @@ def apply_filter(
     """
     if sos is None:
         return x
+    # A filter would ring over a joint into both neighbours.
     edges = [0, *sorted({j for j in joints if 0 < j < x.shape[-1]}), x.shape[-1]]
     pieces = []
     for start, stop in pairwise(edges):
@@ -120,7 +124,8 @@ def _default_padlen(sos: NDArray) -> int:
 
 def resampled_length(n_times: int, old: float, new: float) -> int:
     """Return how many samples `resample` makes of `n_times`."""
-    ratio = _ratio(old, new)
+    ratio = resampling_ratio(old, new)
+    # Ceiling in whole numbers, as scipy's resample_poly.
     return -(-n_times * ratio.numerator // ratio.denominator)
 
 
@@ -130,18 +135,20 @@ def resample(x: NDArray, old: float, new: float) -> NDArray:
     Sample i of the result lies at i / new seconds; the passband is flat to 80 %
     of the lower Nyquist frequency, and nothing above it is left (80 dB).
     """
-    ratio = _ratio(old, new)
+    ratio = resampling_ratio(old, new)
     if ratio == 1:
         return x
     # scipy's default filter ripples by 0.1 % and lets aliases through.
     widest = max(ratio.numerator, ratio.denominator)
     taps = firwin(48 * widest + 1, 0.9 / widest, window=("kaiser", 8.0))
+    # Lines removed at the ends: an offset would else ring at both.
     return resample_poly(
         x, ratio.numerator, ratio.denominator, axis=-1, window=taps, padtype="line"
     )
 
 
-def _ratio(old: float, new: float) -> Fraction:
+def resampling_ratio(old: float, new: float) -> Fraction:
+    """Return the ratio of the rates that `resample` uses, a small fraction."""
     # Rates come rounded in headers (499.907 Hz): a small fraction is meant.
     return Fraction(new / old).limit_denominator(5000)
 

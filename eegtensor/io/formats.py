@@ -13,6 +13,7 @@ from typing import NamedTuple
 import mne
 import numpy as np
 
+from eegtensor._check import EEGTensorError
 from eegtensor.io.discover import (
     FOLDER_SUFFIXES,
     NAMED_ONLY,
@@ -138,6 +139,7 @@ def reading(path: Path, name: str) -> Iterator[list[str]]:
     messages: list[str] = []
     with (
         warnings.catch_warnings(record=True) as caught,
+        # Some readers warn, some log: both are collected.
         mne.utils.use_log_level("WARNING"),
         mne.utils.catch_logging() as log,
         np.errstate(all="ignore"),
@@ -147,6 +149,9 @@ def reading(path: Path, name: str) -> Iterator[list[str]]:
         warnings.simplefilter("always")
         try:
             yield messages
+        except EEGTensorError:
+            # Already in words: a setting is wrong, not the file.
+            raise
         except Exception as error:
             spoken = [str(w.message) for w in caught]
             raise explain(path, error, name, spoken) from error
@@ -169,6 +174,7 @@ def _read(path: Path, suffix: str) -> mne.io.BaseRaw | StoredTrials:
     if suffix == ".cnt":
         return _read_cnt(path)
     if suffix in (".raw", ".egi"):
+        # read_raw does not know these suffixes.
         return mne.io.read_raw_egi(path, preload=False)
     if suffix == ".data":
         return mne.io.read_raw_nicolet(path, ch_type="eeg", preload=False)
@@ -201,6 +207,7 @@ def _read_fif(path: Path) -> mne.io.BaseRaw | StoredTrials:
         try:
             return mne.io.read_raw_fif(path, preload=False)
         except ValueError as error:
+            # Epochs whose name does not say so.
             if "No raw data" not in str(error):
                 raise
     return trials_of_epochs(mne.read_epochs(path, preload=False), path)
@@ -245,6 +252,7 @@ def _read_cnt(path: Path) -> mne.io.BaseRaw:
     roughness = {}
     for data_format in ("int16", "int32"):
         raw = mne.io.read_raw_cnt(path, data_format=data_format, preload=True)
+        # Relative to the spread: a wrong width changes the unit as well.
         X = raw.get_data()
         spread = np.maximum(X.std(axis=1), np.finfo(float).tiny)
         roughness[data_format] = float(np.median(np.diff(X).std(axis=1) / spread))
@@ -303,6 +311,7 @@ def _retype(raw: mne.io.BaseRaw) -> list[str]:
             if pattern.match(bare):
                 types[name] = other
     if types:
+        # MNE warns of volts becoming NA; the samples stay as they are.
         raw.set_channel_types(types, on_unit_change="ignore")
     return list(types)
 

@@ -25,6 +25,7 @@ Picks = str | Sequence[str] | None
 _OLD_NAMES = {"t3": "T7", "t4": "T8", "t5": "P7", "t6": "P8"}
 _TYPES = ("eeg", "seeg", "ecog", "dbs")
 _PREFIX = re.compile(r"(?i)^eeg[ _:-]+(?=[a-z])")
+# Reference names that EDF software appends; "Fp1-F7" is a channel of its own.
 _ENDING = re.compile(r"(?i)[ _-]+(ref|le|a1a2|a1\+a2|avg|av|ar)$")
 
 
@@ -149,6 +150,7 @@ def plan_channels(
     for r in recordings:
         for name, kind in zip(r.names, r.types, strict=True):
             types.setdefault(name, kind)
+    # The first recording's order, so that reading one more adds at the end only.
     union = list(dict.fromkeys(n for names in wanted for n in names))
     if not restore:
         names = [n for n in union if all(n in g for g in good)]
@@ -206,6 +208,12 @@ def picked(
             "name the channels or types to read with picks=",
         )
     asked = [picks] if isinstance(picks, str) else list(picks)
+    if not asked or not all(isinstance(item, str) for item in asked):
+        fail(
+            f"picks={picks!r} are no names",
+            why="Numbers would mean other channels in every recording",
+            fix="give channel names or types, or None for all EEG channels",
+        )
     if asked == ["all"]:
         return list(r.names)
     by_fold = {n.casefold(): n for n in r.names}
@@ -256,6 +264,7 @@ def _restorable(
     for r, g in zip(recordings, good, strict=True):
         sources = [n for n in g if n in known]
         lacking = [n for n in names if n not in g]
+        # MNE fits a sphere through the electrodes, which takes four.
         if lacking and len(sources) < 4:
             fail(
                 f"{r.path} lacks {listing(lacking)}, and has only {len(sources)} "

@@ -86,8 +86,8 @@ class RecordingInfo:
         source = f" ({self.events_source})" if self.events_source else ""
         lines.append(f"  events    {events or 'none'}{source}")
         lines += [f"  note      {note}" for note in self.notes]
-        for fault, remedy in zip(self.faults, self.remedies, strict=True):
-            lines += [f"  fault     {fault}", f"            what to do: {remedy}"]
+        lines += [f"  fault     {fault}" for fault in self.faults]
+        lines += [f"            what to do: {remedy}" for remedy in self.remedies]
         if not self.faults:
             lines.append("  faults    none found")
         return "\n".join(lines)
@@ -124,6 +124,7 @@ def recording_info(
             n for n in picked(scanned.channels, None) if n not in scanned.channels.bads
         ]
         loaded = load(scanned, eeg)
+        # Without `scale`: the report is of the file, not of a reading of it.
         quality = measure_quality(
             loaded.X, scanned.sfreq, eeg, loaded.usable(), scanned.unscaled
         )

@@ -71,6 +71,7 @@ def _check_edf(path: Path, size: int, suffix: str) -> Findings:
         if size < n_bytes:
             raise _cut_header(path, size, n_bytes)
         signals = file.read(n_bytes - 256)
+        # A mebibyte has thousands of line feeds: enough to tell, and quick to read.
         body = file.read(1 << 20)
     if _line_ends_damaged(body):
         raise RecordingError(
@@ -90,6 +91,7 @@ def _check_edf(path: Path, size: int, suffix: str) -> Findings:
         raise RecordingError(
             path, "its header promises signals without samples", FRESH_COPY
         )
+    # BDF samples have 24 bits.
     record = sum(lengths) * (3 if kind == "BDF" else 2)
     there = (size - n_bytes) / record
     if there < 1:
@@ -154,6 +156,7 @@ def _line_ends_damaged(body: bytes) -> bool:
 
 
 def _check_brainvision(path: Path) -> Findings:
+    # latin1 decodes any bytes; keys and file names are ASCII mostly.
     text = path.read_bytes().decode("latin1")
 
     def entry(key: str) -> str | None:

@@ -73,6 +73,7 @@ class Job:
                 self._give_up(error)
                 unreadable[path] = label_of(path, names)
                 continue
+            # Notes are for the log; what a user must act on is a fault.
             for note in scanned.notes:
                 logger.info("%s: %s", path, note)
             scans.append(scanned)
@@ -152,6 +153,7 @@ class Job:
         channel of one recording is dropped from all.
         """
         exclude: set[str] = set()
+        # A channel minus itself is zero: it would make covariances singular.
         if settings.reference not in (None, "average"):
             for s in usable:
                 exclude |= set(reference_names(s, settings.reference))
@@ -176,7 +178,8 @@ class Job:
         )
         names = [n for n in chosen if n not in s.channels.bads]
         try:
-            quality = _quality(load(s, names, settings.scale), s, names)
+            names = _with_reference(names, s, settings)
+            quality = _quality(load(s, names, settings.scale), s)
         except RecordingError as error:
             self._give_up(error)
             return None
@@ -184,8 +187,14 @@ class Job:
             return s
         names = quality.ch_names
         fault = "; ".join(quality.describe())
+        kept = [b for n, b in zip(names, quality.bad, strict=True) if n in chosen]
+        # Only "average" can do without its bad channels.
+        unreferenced = settings.reference not in (None, "average") and any(
+            b and n in reference_names(s, settings.reference)
+            for n, b in zip(names, quality.bad, strict=True)
+        )
         # Dropping most of the channels for everybody would be the worse loss.
-        if quality.suspect_units or quality.bad.mean() > 0.5:
+        if quality.suspect_units or sum(kept) > 0.5 * len(kept) or unreferenced:
             self.faults.append(
                 Fault(str(s.path), f"left out, {fault}", quality.remedy())
             )
@@ -199,13 +208,10 @@ class Job:
     ) -> Iterator[tuple[Scanned, Cut]]:
         """Yield each recording's trials; one recording is in memory at a time."""
         for s in self._bar(usable, "trials"):
-            names = list(plan.present[s.path])
-            if settings.reference is not None:
-                extra = reference_names(s, settings.reference)
-                names += [n for n in extra if n not in names]
+            names = _with_reference(plan.present[s.path], s, settings)
             try:
                 loaded = load(s, names, settings.scale)
-                if self.on_bad != "drop" and not self._accept(loaded, s, plan):
+                if self.on_bad != "drop" and not self._accept(loaded, s):
                     continue
                 trials = cut(loaded, s, plan, settings)
                 # Else two recordings are in memory while the next one loads.
@@ -214,8 +220,8 @@ class Job:
             except RecordingError as error:
                 self._give_up(error)
 
-    def _accept(self, loaded: Loaded, s: Scanned, plan: Plan) -> bool:
-        quality = _quality(loaded, s, plan.present[s.path])
+    def _accept(self, loaded: Loaded, s: Scanned) -> bool:
+        quality = _quality(loaded, s)
         if not quality.bad.any():
             return True
         fault = "; ".join(quality.describe())
@@ -247,9 +253,17 @@ class Job:
         return tqdm(items, desc=what, unit="recording", disable=not self.progress)
 
 
-def _quality(loaded: Loaded, s: Scanned, names: Sequence[str]) -> Quality:
+def _with_reference(names: Sequence[str], s: Scanned, settings: Settings) -> list[str]:
+    """Return the channels to load: those of the trials, then of the reference."""
+    if settings.reference is None:
+        return list(names)
+    return list(dict.fromkeys([*names, *reference_names(s, settings.reference)]))
+
+
+def _quality(loaded: Loaded, s: Scanned) -> Quality:
+    # Of the reference as well: a NaN in it would be in every channel.
     kinds = dict(zip(s.channels.names, s.channels.types, strict=True))
-    names = [n for n in names if kinds[n] in _MEASURED]
+    names = [n for n in loaded.names if kinds[n] in _MEASURED]
     X = loaded.X
     if names != loaded.names:
         X = X[..., [loaded.names.index(n) for n in names], :]

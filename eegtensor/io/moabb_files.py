@@ -83,6 +83,7 @@ def write_subject(
                 place.mkdir(parents=True, exist_ok=True)
                 stem = f"{sub}_{ses}_run-{_entity(run)}"
                 _save(raw, place / f"{stem}_raw.fif", dataset.event_id, shift)
+        # os.replace refuses a folder that is not empty.
         if (folder / sub).exists():
             shutil.rmtree(folder / sub)
         os.replace(Path(part) / sub, folder / sub)
@@ -95,10 +96,11 @@ def _save(
     raw: mne.io.BaseRaw, target: Path, event_id: dict[str, Any], shift: float
 ) -> None:
     raw = raw.copy().load_data(verbose="ERROR")
-    notes = raw.annotations.copy()
-    trials = [str(d) in event_id for d in notes.description]
-    notes.onset[trials] += shift
-    raw.set_annotations(notes, verbose="ERROR")
+    # In place: set_annotations adds the time before the first sample again where
+    # a recording has no date.
+    notes = raw.annotations
+    notes.onset[[str(d) in event_id for d in notes.description]] += shift
+    # A stim channel would tell a decoder the answer.
     stim = [raw.ch_names[i] for i in mne.pick_types(raw.info, meg=False, stim=True)]
     if stim:
         raw.drop_channels(stim)

@@ -10,15 +10,13 @@ import mne
 import numpy as np
 from numpy.typing import NDArray
 
+from eegtensor import _headmodel
+
 
 @functools.cache
 def standard_positions() -> dict[str, NDArray]:
     """Return head positions (metres) of the 10-05 system by name."""
-    known = mne.channels.get_builtin_montages()
-    name = next(n for n in ("colin27_1005", "standard_1005") if n in known)
-    montage = mne.channels.make_standard_montage(name)
-    info = mne.create_info(montage.ch_names, 100.0, "eeg", verbose="ERROR")
-    info.set_montage(montage, verbose="ERROR")
+    info = _headmodel.make_info(_headmodel.standard_montage().ch_names, 100.0)
     return {ch["ch_name"]: ch["loc"][:3] for ch in info["chs"]}
 
 
@@ -72,6 +70,7 @@ def interpolation_matrix(
     unit = np.zeros((len(names), len(sources)))
     unit[: len(sources)] = np.eye(len(sources))
     raw = mne.io.RawArray(unit, info, verbose="ERROR")
+    # Zeros in their rows never enter: splines read the good channels only.
     raw.info["bads"] = list(missing)
     raw.interpolate_bads(reset_bads=True, verbose="ERROR")
     W = np.zeros((len(missing), len(present)))

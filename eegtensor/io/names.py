@@ -74,6 +74,7 @@ def label_of(path: Path, names: Names = None) -> Label:
         found = _from_function(path, names)
     else:
         found = _from_template(path, names)
+    # Without a name of its own every file would be one person's: leave-one-out lies.
     found.setdefault("subject", base_stem(path))
     return Label(**found)
 
@@ -105,9 +106,11 @@ def _from_template(path: Path, template: str) -> dict[str, str]:
                 fix="use " + listing("{" + name + "}" for name in _FIELDS),
             )
         elif field in seen:
+            # BIDS repeats entities in folder and file: both must agree.
             pattern += f"(?P={field})"
         else:
             seen.add(field)
+            # Lazy: "{subject}_{session}" splits "a_b_c" at the first underscore.
             pattern += f"(?P<{field}>[^/]+?)"
     whole = re.compile(f"(?:^|/){pattern}$")
     text = path.as_posix()

@@ -183,6 +183,7 @@ def measure_quality(
         windows = _windows(x, sfreq)
         spread = _spread(windows)
         amplitude[c] = np.median(spread) if windows.shape[-1] >= _FEWEST else np.nan
+        # By windows: a channel that came loose halfway is flat as well.
         flat[c] = np.mean(np.ptp(windows, axis=-1) == 0) > 0.5
         saturation[c], longest = _saturation(x.ravel(), sfreq)
         # Half a second at the limit cannot be chance, nor one hundredth of all.
@@ -204,6 +205,7 @@ def _windows(x: NDArray, sfreq: float) -> NDArray:
     length = max(1, min(rows.shape[-1], round(sfreq)))
     per_row = rows.shape[-1] // length
     total = len(rows) * per_row
+    # Fixed places, no draw: one file always gives one verdict.
     picked = np.unique(np.linspace(0, total - 1, min(total, _MAX_WINDOWS)).astype(int))
     return np.stack(
         [rows[i // per_row, (i % per_row) * length :][:length] for i in picked]
@@ -213,9 +215,11 @@ def _windows(x: NDArray, sfreq: float) -> NDArray:
 def _spread(windows: NDArray) -> NDArray:
     t = np.arange(windows.shape[-1]) - (windows.shape[-1] - 1) / 2
     centred = windows - windows.mean(axis=-1, keepdims=True)
+    # Drift of the electrode is no EEG, and larger than it.
     if len(t) > 2:
         centred = centred - np.outer(centred @ t / (t @ t), t)
     middle = np.median(centred, axis=-1, keepdims=True)
+    # Of a normal distribution's standard deviation; blinks do not count.
     return 1.4826 * np.median(np.abs(centred - middle), axis=-1)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import mne
 import numpy as np
-import pandas as pd
 
 from eegtensor._check import check_option, fail
 from eegtensor.io.discover import Include, PathLike, find_recordings
@@ -88,7 +87,9 @@ def read_trials(
         Channel names or types; None takes all EEG channels.
     reference : "average" | str | list of str | None
         Channels whose mean is subtracted ("average": all good EEG channels of
-        the recording, picked or not); channels named are not kept.
+        the recording, picked or not); channels named are not kept. Its
+        channels are checked as those picked; "drop" leaves a recording out
+        whose named reference is bad.
     on_bad : "raise" | "drop" | "warn"
         What to do with recordings that cannot be read, are damaged, or have
         flat, saturated, non-finite or implausibly large or small channels.
@@ -107,7 +108,8 @@ def read_trials(
         Keep the channels that all have, or restore missing ones by spherical
         splines.
     dataset : str | None
-        Name of the dataset; None takes the folder's.
+        Name of the dataset, also where files name one themselves; None takes
+        the file's own, else the folder's.
     store : path-like | None
         Write a memory-mapped store there and return it opened.
     progress : bool
@@ -133,12 +135,27 @@ def read_trials(
     """
     check_option("on_bad", on_bad, ("raise", "drop", "warn"))
     check_option("channels", channels, ("intersection", "interpolate"))
-    if not np.isfinite([tmin, tmax]).all() or tmin >= tmax:
-        fail(f"The window [{tmin}, {tmax}) is empty", fix="give tmin < tmax in seconds")
-    if sfreq is not None and not 0 < sfreq < np.inf:
-        fail(f"sfreq={sfreq} is no rate", fix="give hertz, or None to keep the rate")
+    if not (_is_number(tmin) and _is_number(tmax) and tmin < tmax):
+        fail(
+            f"The window [{tmin!r}, {tmax!r}) is empty",
+            fix="give tmin < tmax in seconds",
+        )
+    if sfreq is not None and not (_is_number(sfreq) and sfreq > 0):
+        fail(f"sfreq={sfreq!r} is no rate", fix="give hertz, or None to keep the rate")
+    if not (_is_number(scale) and scale > 0):
+        fail(f"scale={scale!r} is no factor", fix="give volts per unit, above 0")
+    for option, value in {
+        "include": include,
+        "names": names,
+        "reference": reference,
+    }.items():
+        if not (value is None or callable(value) or isinstance(value, (str, Sequence))):
+            fail(
+                f"{option}= is a {type(value).__name__}", fix="give text, see the help"
+            )
     filters = check_bands(band, bands)
     request, event_files = split_request(events, event_files)
+    # Headers first, samples last: a wrong setting fails in seconds, not hours.
     found, root = find_recordings(paths, include)
     job = Job(on_bad, picks, channels, progress)
     scans = job.scan_all(found, names, event_files)
@@ -147,7 +164,13 @@ def read_trials(
     rate = sfreq or (usable[0].sfreq if usable else 0.0)
     for s in usable:
         check_nyquist(filters, s.sfreq, s.path)
+    if usable:
         check_nyquist(filters, rate, "the trials after resampling")
+        if round((tmax - tmin) * rate) < 1:
+            fail(
+                f"The window [{tmin:g}, {tmax:g}) s holds no sample at {rate:g} Hz",
+                fix="give tmin and tmax in seconds, not in samples or milliseconds",
+            )
     settings = Settings(tmin, tmax, filters, rate, request, reference, scale)
     usable = job.check_windows(usable, settings)
     if not usable:
@@ -164,7 +187,11 @@ def read_trials(
     name = dataset or _dataset_name(root)
     with MemorySink(n_most) if store is None else StoreSink(store) as sink:
         for scanned, (X, y, metadata) in job.cut_all(usable, plan, settings):
-            sink.append(X, y, _complete(metadata, name, scanned.path, root))
+            # A file's own datasets are kept apart, unless one name is asked for.
+            if dataset is not None or "dataset" not in metadata:
+                metadata["dataset"] = name
+            metadata["recording"] = _place(scanned.path, root)
+            sink.append(X, y, metadata)
         trials = sink.finish(info, tmin)
     if trials is None or (on_bad == "raise" and job.faults):
         raise job.error(trials)
@@ -174,22 +201,24 @@ def read_trials(
 
 def _note_filter(info: mne.Info, band: Band) -> None:
     low, high = band
+    # MNE locks these fields against hand edits; our own filters made them true.
     with info._unlock():
         info["highpass"] = low or 0.0
         info["lowpass"] = high or info["sfreq"] / 2
 
 
-def _complete(
-    metadata: pd.DataFrame, dataset: str, path: Path, root: Path
-) -> pd.DataFrame:
-    if "dataset" not in metadata:
-        metadata.insert(0, "dataset", dataset)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and bool(
+        np.isfinite(value)
+    )
+
+
+def _place(path: Path, root: Path) -> str:
+    """Return a recording's path below the root; it names it on every machine."""
     place = path.resolve()
+    # A link may lead outside the root, and a store may be the root itself.
     inside = place.is_relative_to(root) and place != root
-    metadata["recording"] = (
-        place.relative_to(root) if inside else Path(place.name)
-    ).as_posix()
-    return metadata
+    return (place.relative_to(root) if inside else Path(place.name)).as_posix()
 
 
 def _dataset_name(root: Path) -> str:

@@ -11,7 +11,8 @@ import mne
 import numpy as np
 
 from eegtensor._check import fail, listing
-from eegtensor.io.errors import Fault
+from eegtensor.domains import missing_rows
+from eegtensor.io.errors import Fault, RecordingError
 from eegtensor.io.events import (
     EventFiles,
     EventTable,
@@ -73,7 +74,7 @@ def scan(path: Path, *, names: Names = None, event_files: EventFiles = None) -> 
     y_is_continuous = False
     if isinstance(signal, StoredTrials):
         n_times, tmin = signal.n_times, signal.tmin
-        claims = stored_labels(signal, label)
+        claims = stored_labels(path, signal, label)
         events, y_is_continuous = _stored_events(signal)
         conflicts = [c for c in dict.fromkeys(claims) if c[:3] != label[:3]]
         if conflicts and _named(path, names):
@@ -107,19 +108,28 @@ def _named(path: Path, names: Names) -> bool:
     return names is not None or "sub-" in path.as_posix()
 
 
-def stored_labels(stored: StoredTrials, label: Label) -> list[Label]:
-    """Return each stored trial's label: the file's own, else the path's."""
-    n = len(stored)
-    columns = [
-        stored.metadata[key].astype(str).tolist()
-        if key in stored.metadata
-        else [getattr(label, key)] * n
-        for key in ("subject", "session", "run")
-    ]
-    return [
-        Label(subject, session, run, label.task)
-        for subject, session, run in zip(*columns, strict=True)
-    ]
+def stored_labels(path: Path, stored: StoredTrials, label: Label) -> list[Label]:
+    """Return each stored trial's label: the file's own, else the path's.
+
+    Raises
+    ------
+    RecordingError
+        If the file leaves one out.
+    """
+    columns = []
+    for key in Label._fields:
+        values = [getattr(label, key)] * len(stored)
+        if key in stored.metadata:
+            values = stored.metadata[key].tolist()
+        missing = missing_rows(values)
+        if missing:
+            raise RecordingError(
+                path,
+                f"its column {key!r} is missing for trials {listing(missing)}",
+                f"fill {key} for every trial, or leave the column out",
+            )
+        columns.append([str(v) for v in values])
+    return [Label(*row) for row in zip(*columns, strict=True)]
 
 
 def _stored_events(stored: StoredTrials) -> tuple[EventTable | None, bool]:

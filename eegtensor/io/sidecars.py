@@ -65,6 +65,7 @@ def apply_channels_table(path: Path, raw: mne.io.BaseRaw) -> list[str]:
     notes = []
     now = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     if "type" in table:
+        # Types that MNE has no word for keep what the reader said.
         kinds = (_TYPES.get(kind.strip().upper()) for kind in table["type"])
         types = {
             name: kind

@@ -19,6 +19,7 @@ from eegtensor.io.filters import (
     Band,
     filtered_channels,
     resampled_length,
+    resampling_ratio,
     subtract_reference,
 )
 from eegtensor.io.formats import reading
@@ -92,6 +93,12 @@ def load(scanned: Scanned, names: Sequence[str], scale: float = 1.0) -> Loaded:
         If the samples cannot be read.
     """
     c = scanned.channels
+    if not names:
+        raise RecordingError(
+            scanned.path,
+            f"all its channels to be read are marked bad ({listing(sorted(c.bads))})",
+            "leave it out with include=, or correct its list of bad channels",
+        )
     index = {name: i for i, name in enumerate(c.names)}
     signal = open_again(scanned.path)
     if isinstance(signal, StoredTrials):
@@ -99,12 +106,13 @@ def load(scanned: Scanned, names: Sequence[str], scale: float = 1.0) -> Loaded:
             X = signal.load()
         if list(names) != c.names:
             X = X[:, [index[name] for name in names]]
+        # Whoever cut the trials has left bad spans out.
         spans, joints = np.zeros((0, 2), dtype=int), list[int]()
         stored: StoredTrials | None = signal
     else:
         with reading(scanned.path, scanned.format):
             X = signal.get_data(picks=[index[name] for name in names])
-        spans, joints = _interruptions(signal)
+            spans, joints = _interruptions(signal)
         stored = None
     if stored is None and X.shape[-1] != scanned.n_times:
         raise RecordingError(
@@ -113,6 +121,7 @@ def load(scanned: Scanned, names: Sequence[str], scale: float = 1.0) -> Loaded:
             "get a fresh copy of the file",
         )
     if scale != 1.0:
+        # In place: a recording may fill half of the memory.
         X *= scale
     return Loaded(X, list(names), spans, joints, stored)
 
@@ -128,6 +137,7 @@ def _interruptions(raw: mne.io.BaseRaw) -> tuple[NDArray, list[int]]:
         first, last = round(a * sfreq), round(b * sfreq)
         if kind.startswith("bad"):
             spans.append((first, max(last, first + 1)))
+        # EEGLAB's word and MNE's for where pieces were joined.
         if kind == "boundary" or kind.startswith("edge"):
             joints.append(first)
         # A pause of the recorder, filled with zeros by MNE.
@@ -153,6 +163,7 @@ def cut(
         If no trial is left.
     """
     X = loaded.X
+    # Before interpolation, which would count some channels twice in the mean.
     if settings.reference is not None:
         subtract_reference(X, _reference_rows(loaded, scanned, settings.reference))
     X = _arrange(X, loaded.names, plan, scanned)
@@ -210,6 +221,7 @@ def _arrange(X: NDArray, names: list[str], plan: Plan, scanned: Scanned) -> NDAr
     present = plan.present[scanned.path]
     have = X[..., [names.index(n) for n in present], :]
     W = interpolation_matrix(present, missing, plan.positions)
+    # Before filtering: both are linear, and this costs one band only.
     restored = np.concatenate([have, W @ have], axis=-2)
     order = [*present, *missing]
     return restored[..., [order.index(n) for n in plan.names], :]
@@ -224,13 +236,15 @@ def _cut_continuous(
     events = scanned.events.samples[index]
     n_times = round((settings.tmax - settings.tmin) * new)
     # The event is moved to the new grid first, so that every trial of a class
-    # is cut at the same distance from its event.
-    centre = events if new == old else np.round(events / old * new).astype(np.int64)
+    # is cut at the same distance from its event; by the ratio that `resample`
+    # uses, else the event drifts from the signal where new / old is rounded.
+    ratio = float(resampling_ratio(old, new))
+    centre = np.round(events * ratio).astype(np.int64)
     start = centre + round(settings.tmin * new)
     stop = start + n_times
     length = resampled_length(X.shape[-1], old, new)
     inside = (start >= 0) & (stop <= length)
-    clean = ~_touches(start / new, stop / new, loaded, old)
+    clean = ~_touches(start / ratio, stop / ratio, loaded)
     keep = np.flatnonzero(inside & clean)
     dropped = (int((~inside).sum()), int((inside & ~clean).sum()))
     if not len(keep):
@@ -261,13 +275,13 @@ def _cut_continuous(
     return trials, y, metadata
 
 
-def _touches(start: NDArray, stop: NDArray, loaded: Loaded, sfreq: float) -> NDArray:
-    """Return which windows [start, stop), in seconds, meet a bad span or a joint."""
+def _touches(start: NDArray, stop: NDArray, loaded: Loaded) -> NDArray:
+    """Return which windows [start, stop), in samples, meet a bad span or a joint."""
     hit = np.zeros(len(start), dtype=bool)
-    for a, b in loaded.bad_spans / sfreq:
+    for a, b in loaded.bad_spans:
         hit |= (start < b) & (stop > a)
     for joint in loaded.joints:
-        hit |= (start < joint / sfreq) & (stop > joint / sfreq)
+        hit |= (start < joint) & (stop > joint)
     return hit
 
 
@@ -284,13 +298,14 @@ def _cut_stored(
         raise RecordingError(
             scanned.path, "none of its trials is asked for", "correct events="
         )
+    # Both rounded as for continuous signals, so that either way gives one window.
     start = round(settings.tmin * new) - round(stored.tmin * new)
     n_times = round((settings.tmax - settings.tmin) * new)
     shape = (len(index), len(settings.bands) * X.shape[1], n_times)
     trials = np.empty(shape, dtype=np.float32)
     for row, x in filtered_channels(X[index], settings.bands, old, new):
         trials[:, row] = x[:, start : start + n_times]
-    labels = stored_labels(stored, scanned.label)
+    labels = stored_labels(scanned.path, stored, scanned.label)
     metadata = _label_columns([labels[i] for i in index])
     rows = stored.metadata.iloc[index].reset_index(drop=True)
     for column in rows.columns:

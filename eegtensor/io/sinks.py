@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eegtensor._check import fail
-from eegtensor.store import StoreWriter
+from eegtensor.store import StoreWriter, join_labels
 from eegtensor.trials import Trials
 
 
@@ -63,6 +62,7 @@ class MemorySink:
     ) -> None:
         """Add one recording's trials."""
         if self._X is None:
+            # Sized once: growing or joining would hold the trials twice.
             self._X = np.empty((self._n_most, *X.shape[1:]), dtype=np.float32)
         self._X[self._n : self._n + len(X)] = X
         self._n += len(X)
@@ -73,13 +73,7 @@ class MemorySink:
         """Return all trials, None if there are none."""
         if self._X is None:
             return None
-        labels = [y for y in self._y if y is not None]
-        if labels and len(labels) < len(self._y):
-            fail(
-                "Some recordings have labels and others have none",
-                fix="choose recordings of one kind with include=",
-            )
-        y = np.concatenate(labels) if labels else None
+        y = join_labels(self._y)
         metadata = pd.concat(self._metadata, ignore_index=True)
         return Trials(self._X[: self._n], y, metadata, info, tmin)
 
@@ -120,4 +114,5 @@ class StoreSink:
         if not self._any:
             return None
         self._writer.finish(info, tmin)
+        # Opened anew, so that the caller gets a map and no memory is held.
         return Trials.load(self._writer.path)

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eegtensor._check import EEGTensorError
 from eegtensor.io.errors import RecordingError
 from eegtensor.trials import Trials, labels_of_epochs
 
 _REQUIRED = ("X", "scale", "y", "sfreq", "ch_names")
 _KEYS = ("subject", "session", "run")
+# A store keeps the task as well.
+_LABELS = ("dataset", *_KEYS, "task")
 _LAYOUT = (
     "write X (n_trials, n_channels, n_times), scale (volts per unit of X), y, "
     "sfreq, ch_names and, where known, subject, session, run; see the docstring "
@@ -65,7 +68,9 @@ def trials_of_epochs(epochs: mne.BaseEpochs, path: Path) -> StoredTrials:
     # Only the labels are wanted now; the samples stay in the file.
     y, metadata = labels_of_epochs(epochs)
     metadata = metadata.drop(columns=["event_sample", "event_code"])
-    metadata["onset"] = epochs.events[:, 0] / float(epochs.info["sfreq"])
+    # Our own epochs keep it: where recordings clashed their samples are made up.
+    if "onset" not in metadata:
+        metadata["onset"] = epochs.events[:, 0] / float(epochs.info["sfreq"])
     return StoredTrials(
         load=lambda: epochs.get_data(copy=True),
         y=y,
@@ -80,7 +85,7 @@ def trials_of_epochs(epochs: mne.BaseEpochs, path: Path) -> StoredTrials:
 def _drop_unset(metadata: pd.DataFrame) -> pd.DataFrame:
     unset = [
         key
-        for key in ("dataset", *_KEYS)
+        for key in _LABELS
         if key in metadata and (metadata[key].astype(str) == "").all()
     ]
     return metadata.drop(columns=unset)
@@ -88,7 +93,12 @@ def _drop_unset(metadata: pd.DataFrame) -> pd.DataFrame:
 
 def open_trial_store(path: Path) -> StoredTrials:
     """Open a store written by `Trials.save`."""
-    trials = Trials.load(path)
+    try:
+        trials = Trials.load(path)
+    except EEGTensorError as error:
+        raise RecordingError(path, str(error)) from error
+    if not len(trials):
+        raise RecordingError(path, "it is a store of no trials", "leave it out")
     return StoredTrials(
         load=lambda: np.asarray(trials.X, dtype=np.float64),
         y=trials.y,
@@ -183,7 +193,8 @@ def _from_arrays(
 def _load_npz(path: Path, scale: float) -> NDArray:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["X"] * scale
+            # In half or single precision, volts of EEG would lose their digits.
+            return np.multiply(file["X"], scale, dtype=np.float64)
     except Exception as error:
         raise RecordingError(path, _npz_fault(error), _LAYOUT) from error
 

@@ -90,15 +90,18 @@ class PerDomain(DomainTransformer):
         sample_weight : array-like, shape (n_trials,) | None
         """
         check_unseen_policy(self.unseen)
+        if not self.prior_trials >= 0:
+            fail(f"prior_trials={self.prior_trials!r}", fix="choose 0 or more")
         X = self._check(X)
-        check_lengths(len(X), sample_weight=sample_weight)
         codes, names = encode_domains(domain_names(len(X), subjects, sessions))
-        weights = None if sample_weight is None else np.asarray(sample_weight, float)
+        weights = _checked_weights(sample_weight, codes, names)
+        self._size = _size(X)
         self.domains_ = DomainTable(names)
         self.statistics_ = self._statistics(X, codes, len(names), weights)
         self.counts_ = np.bincount(codes).astype(np.float64)
         self.pooled_ = self._pool(self.statistics_, self.counts_)
-        self.last_target_: Domain | None = None
+        # Labelled target trials come with the sources: see Pipeline.
+        self.last_target_: Domain | None = TARGET if TARGET in names else None
         return self
 
     def adapt(
@@ -123,11 +126,9 @@ class PerDomain(DomainTransformer):
         EEGTensorError
             If a domain has a single trial.
         """
-        check_fitted(self, "statistics_")
-        X = self._check(X)
-        check_lengths(len(X), sample_weight=sample_weight)
-        weights = None if sample_weight is None else np.asarray(sample_weight, float)
+        X = self._check_fitted_to(X)
         codes, names = encode_domains(_target_names(len(X), subjects, sessions))
+        weights = _checked_weights(sample_weight, codes, names)
         counts = np.bincount(codes, minlength=len(names))
         _refuse_single(names, counts, "adapt")
         statistics = self._statistics(X, codes, len(names), weights)
@@ -147,9 +148,15 @@ class PerDomain(DomainTransformer):
 
         A domain met for the first time starts at the sources' common
         statistic, which counts as `prior_trials` trials.
+
+        Parameters
+        ----------
+        X : ndarray
+            One trial or more; without domains they are of one, "target".
+        subjects, sessions : array-like of str, shape (n_trials,) | None
         """
-        check_fitted(self, "statistics_")
-        X = self._check(X)
+        X = self._check_fitted_to(X)
+        # In arrays of their own, so that an error half way leaves all as it was.
         moved: dict[Domain, tuple[NDArray, float]] = {}
         names = _target_names(len(X), subjects, sessions)
         for x, name in zip(X, names, strict=True):
@@ -161,6 +168,7 @@ class PerDomain(DomainTransformer):
                     float(self.counts_[code]) if known else self.prior_trials,
                 )
             statistic, count = moved[name]
+            # 1 / (prior + k): the running mean, so that old trials never fade.
             weight = 1.0 / (count + 1.0)
             moved[name] = (self._update(statistic, x, weight), count + 1.0)
         for name, (statistic, count) in moved.items():
@@ -180,10 +188,16 @@ class PerDomain(DomainTransformer):
         Without subjects and sessions the domain adapted last is used, else
         the sources' common statistic. Domains without statistics follow the
         parameter `unseen`.
+
+        Raises
+        ------
+        EEGTensorError
+            If trials have another size than in `fit`, or a domain without
+            statistics is refused.
         """
-        check_fitted(self, "statistics_")
-        X = self._check(X)
+        X = self._check_fitted_to(X)
         names = domain_names(len(X), subjects, sessions)
+        # Without names there is no unseen domain to adapt to or to refuse.
         policy = self.unseen
         if subjects is None and sessions is None:
             policy = "pooled"
@@ -200,6 +214,7 @@ class PerDomain(DomainTransformer):
             if policy == "adapt":
                 batch, batch_names = encode_domains(here)
                 _refuse_single(batch_names, np.bincount(batch), "unseen='adapt'")
+                # Of this batch and for it alone: nothing is kept.
                 extra = self._statistics(X[unseen], batch, len(batch_names), None)
                 codes[unseen] = len(statistics) + batch
             else:
@@ -207,6 +222,18 @@ class PerDomain(DomainTransformer):
                 codes[unseen] = len(statistics)
             statistics = np.concatenate([statistics, extra])
         return self._apply(X, statistics, codes)
+
+    def _check_fitted_to(self, X: Any) -> NDArray:
+        check_fitted(self, "statistics_")
+        X = self._check(X)
+        if _size(X) != self._size:
+            axes = {2: "features", 3: "channels"}.get(X.ndim, "bands x channels")
+            got, seen = (" x ".join(map(str, s)) for s in (_size(X), self._size))
+            fail(
+                f"X has {got} {axes}, fit saw {seen}",
+                fix="use the same channels and bands as in fit",
+            )
+        return X
 
     def _set(self, name: Domain, statistic: NDArray, count: float) -> None:
         """Store a statistic; arrays are replaced, never written into, so that
@@ -222,6 +249,36 @@ class PerDomain(DomainTransformer):
             self.counts_ = self.counts_.copy()
             self.statistics_[code] = statistic
             self.counts_[code] = count
+
+
+def _size(X: NDArray) -> tuple[int, ...]:
+    """Return the axes that must not change after fit.
+
+    The last axis of matrices repeats the one before it, and that of signals is
+    time, which may; vectors have no other.
+    """
+    return X.shape[1:-1] or X.shape[1:]
+
+
+def _checked_weights(
+    sample_weight: ArrayLike | None, codes: NDArray, names: tuple[Domain, ...]
+) -> NDArray | None:
+    """Return weights as floats, or raise if a domain has none to speak of."""
+    if sample_weight is None:
+        return None
+    check_lengths(len(codes), sample_weight=sample_weight)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        fail("sample_weight is negative or not finite", fix="give weights from 0 up")
+    empty = np.flatnonzero(np.bincount(codes, weights) == 0)
+    if empty.size:
+        without = listing(names[k] for k in empty)
+        fail(
+            f"sample_weight is zero for all trials of {without}",
+            why="A domain without weight has no statistic",
+            fix="leave its trials out",
+        )
+    return weights
 
 
 def _target_names(

@@ -8,9 +8,15 @@ from sklearn.base import ClassifierMixin
 
 from eegtensor._check import check_lengths, check_option, fail
 from eegtensor.domains import domain_names, encode_domains
-from eegtensor.features._base import DomainEstimator, check_fitted, check_matrices
+from eegtensor.features._base import (
+    DomainEstimator,
+    check_fitted,
+    check_matrices,
+    class_codes,
+)
 from eegtensor.features._means import grouped_mean
 from eegtensor.geometry import distance
+from eegtensor.geometry.metrics import METRICS
 
 
 class MDM(ClassifierMixin, DomainEstimator):
@@ -58,24 +64,16 @@ class MDM(ClassifierMixin, DomainEstimator):
         y : array-like, shape (n_trials,)
         subjects, sessions : array-like of str, shape (n_trials,) | None
         sample_weight : array-like, shape (n_trials,) | None
+
+        Raises
+        ------
+        EEGTensorError
+            If y holds no two classes.
         """
-        metrics = ("affine-invariant", "log-euclidean", "euclidean")
-        check_option("metric", self.metric, metrics)
+        check_option("metric", self.metric, METRICS)
         X = check_matrices(X, ndim=(3, 4))
-        y = np.asarray(y)
-        check_lengths(len(X), y=y, sample_weight=sample_weight)
-        if y.dtype.kind == "f":
-            fail(
-                "y holds continuous targets",
-                why="MDM is a classifier",
-                fix="use make_pipeline('tangent-space', task='regression')",
-            )
-        self.classes_, group = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            fail(
-                f"y holds one class only, {self.classes_[0]!r}",
-                fix="give trials of at least two classes",
-            )
+        check_lengths(len(X), sample_weight=sample_weight)
+        self.classes_, group = class_codes(y, len(X), "MDM")
         names = domain_names(len(X), subjects, sessions)
         self.means_ = grouped_mean(
             X,
@@ -128,6 +126,7 @@ class MDM(ClassifierMixin, DomainEstimator):
     ) -> NDArray:
         """Return softmax(-d^2), shape (n_trials, n_classes)."""
         score = -(self.transform(X) ** 2)
+        # Far trials would underflow to 0 / 0.
         score -= score.max(axis=1, keepdims=True)
         p = np.exp(score)
         return p / p.sum(axis=1, keepdims=True)

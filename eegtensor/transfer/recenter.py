@@ -56,6 +56,7 @@ class Recenter(PerDomain):
     def _statistics(
         self, X: NDArray, codes: NDArray, n_domains: int, weights: NDArray | None
     ) -> NDArray:
+        # From memory in cross-validation: a person is a source in every fold but one.
         means = segment_means(X, codes, n_domains, metric=self.metric, weights=weights)
         check_means(means)
         return means
@@ -67,6 +68,7 @@ class Recenter(PerDomain):
         return geodesic(statistic, x, weight, metric=self.metric)
 
     def _apply(self, X: NDArray, statistics: NDArray, codes: NDArray) -> NDArray:
+        # One inverse root per domain, not per trial.
         used, position = np.unique(codes, return_inverse=True)
         return congruence(inv_sqrtm(statistics[used])[position.ravel()], X)
 

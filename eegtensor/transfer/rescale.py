@@ -16,7 +16,8 @@ class Rescale(PerDomain):
     """Map each matrix X to X^(1/sqrt(v_d)), v_d its domain's dispersion.
 
     v_d is the mean squared affine-invariant distance of the domain's matrices
-    to the identity, so the matrices must have been recentred.
+    to the identity, so the matrices must have been recentred. A domain without
+    dispersion (a single trial, recentred) is left as it is.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class Rescale(PerDomain):
     def _statistics(
         self, X: NDArray, codes: NDArray, n_domains: int, weights: NDArray | None
     ) -> NDArray:
+        # About the identity, not the mean: Recenter has moved one to the other.
         w = np.ones(len(X)) if weights is None else weights
         squared = _squared_norm(X)
         flat = squared.reshape(len(X), -1)
@@ -59,8 +61,10 @@ class Rescale(PerDomain):
         return (1.0 - weight) * statistic + weight * _squared_norm(x[np.newaxis])[0]
 
     def _apply(self, X: NDArray, statistics: NDArray, codes: NDArray) -> NDArray:
-        tiny = np.finfo(np.float64).tiny
-        return powm(X, 1.0 / np.sqrt(np.maximum(statistics[codes], tiny)))
+        # Matrices within 1e-6 of the identity are the identity and rounding, which
+        # would be blown up to dispersion one.
+        v = np.where(statistics > 1e-12, statistics, 1.0)
+        return powm(X, 1.0 / np.sqrt(v[codes]))
 
 
 def _squared_norm(X: NDArray) -> NDArray:

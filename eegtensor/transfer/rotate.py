@@ -74,14 +74,23 @@ class Rotate(PerDomain):
         subjects, sessions : array-like of str, shape (n_trials,) | None
         sample_weight : array-like, shape (n_trials,) | None
             Weights of the reference class means.
+
+        Raises
+        ------
+        EEGTensorError
+            If labels are absent or continuous.
         """
         check_unseen_policy(self.unseen)
         X = self._check(X)
         if y is None:
             fail("Rotate needs labels in fit", fix="pass y")
         check_lengths(len(X), y=y, sample_weight=sample_weight)
-        self.classes_, group = np.unique(np.asarray(y), return_inverse=True)
+        labels = np.asarray(y)
+        if labels.dtype.kind == "f":
+            fail("y holds continuous targets", why="Rotate turns class means")
+        self.classes_, group = np.unique(labels, return_inverse=True)
         self.reference_ = frechet_mean(X, segments=group, weights=sample_weight)
+        # Only the sources have labels; `_statistics` serves targets too.
         self._labels = group
         try:
             super().fit(X, subjects=subjects, sessions=sessions)
@@ -105,8 +114,8 @@ class Rotate(PerDomain):
         if labels is None:
             labels = self._nearest(X)
         for _ in range(rounds):
-            means = self._class_means(X, labels, codes, n_domains)
-            rotation = _procrustes(reference, logm(means))
+            means, present = self._class_means(X, labels, codes, n_domains)
+            rotation = _procrustes(reference, logm(means), present)
             updated = self._nearest(congruence(rotation[codes], X))
             if (updated == labels).all():
                 break
@@ -115,8 +124,17 @@ class Rotate(PerDomain):
 
     def _class_means(
         self, X: NDArray, labels: NDArray, codes: NDArray, n_domains: int
-    ) -> NDArray:
-        """Return class means of each domain; a class without trials is neutral."""
+    ) -> tuple[NDArray, NDArray]:
+        """Return class means of each domain and which classes turn it.
+
+        A class without trials stands at the reference, where `partial_adapt`
+        takes it up, and does not turn the domain.
+
+        Returns
+        -------
+        means : ndarray, shape (n_domains, n_classes, n, n)
+        present : ndarray of bool, shape (n_domains, n_classes)
+        """
         n_classes = len(self.classes_)
         cells, cell = np.unique(codes * n_classes + labels, return_inverse=True)
         found = segment_means(X, cell.ravel(), len(cells))
@@ -124,17 +142,24 @@ class Rotate(PerDomain):
             self.reference_, (n_domains, *self.reference_.shape)
         ).copy()
         means[cells // n_classes, cells % n_classes] = found
-        return means
+        present = np.zeros((n_domains, n_classes), dtype=bool)
+        present[cells // n_classes, cells % n_classes] = True
+        # The mean of a single class is the recentred mean itself: the identity
+        # and noise, after which nothing should turn. The others hold it back.
+        present[present.sum(axis=1) < 2] = True
+        return means, present
 
     def _nearest(self, X: NDArray) -> NDArray:
         d = np.stack([distance(mean, X) for mean in self.reference_], axis=1)
         return d.argmin(axis=1)
 
     def _pool(self, statistics: NDArray, counts: NDArray) -> NDArray:
+        # "pooled" must not turn: sources disagree on a rotation, so none is common.
         n = self.reference_.shape[-1]
         return np.concatenate([np.eye(n)[np.newaxis], self.reference_])
 
     def _update(self, statistic: NDArray, x: NDArray, weight: float) -> NDArray:
+        # The pseudo-label comes from the turn so far; the mean moves unturned.
         turned = congruence(statistic[0], x[np.newaxis])
         k = 1 + int(self._nearest(turned)[0])
         moved = statistic.copy()
@@ -146,13 +171,20 @@ class Rotate(PerDomain):
         return congruence(statistics[codes, 0], X)
 
 
-def _procrustes(target: NDArray, moving: NDArray, n_steps: int = 200) -> NDArray:
+def _procrustes(
+    target: NDArray,
+    moving: NDArray,
+    present: NDArray | None = None,
+    n_steps: int = 200,
+) -> NDArray:
     """Return U maximising sum_k <target_k, U moving_k U'> over orthogonal U.
 
     Parameters
     ----------
     target : ndarray, shape (n_classes, n, n), symmetric
     moving : ndarray, shape (n_domains, n_classes, n, n), symmetric
+    present : ndarray of bool, shape (n_domains, n_classes) | None
+        Classes that are summed over; by default all.
     n_steps : int
 
     Returns
@@ -169,6 +201,8 @@ def _procrustes(target: NDArray, moving: NDArray, n_steps: int = 200) -> NDArray
     eye = np.eye(n)
     A = target + np.linalg.norm(target, 2, axis=(-2, -1))[:, None, None] * eye
     B = moving + np.linalg.norm(moving, 2, axis=(-2, -1))[..., None, None] * eye
+    if present is not None:
+        B = B * present[..., None, None]
     U = np.broadcast_to(eye, (len(moving), n, n))
     for _ in range(n_steps):
         gradient = (A @ U[:, np.newaxis] @ B).sum(axis=1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eegtensor._check import check_option, check_signals, fail
+from eegtensor._check import check_option, check_signals
 from eegtensor.features._means import segment_means
 from eegtensor.features.covariance import split_bands
 from eegtensor.geometry import covariances, geodesic, inv_sqrtm
@@ -57,10 +57,17 @@ class SignalAlignment(PerDomain):
 
     def _covariances(self, X: NDArray) -> NDArray:
         banded = split_bands(X, self.n_bands)
-        if self.estimator == "scm":
-            banded = np.asarray(banded, dtype=np.float64)
-            return banded @ np.swapaxes(banded, -1, -2) / X.shape[-1]
-        return covariances(banded, estimator=self.estimator)
+        # Some 64 MB in float64 at a time: X may be a memory map of all people.
+        step = max(1, (1 << 23) // X[0].size)
+        pieces = [banded[i : i + step] for i in range(0, len(X), step)]
+        return np.concatenate([self._piece(piece) for piece in pieces])
+
+    def _piece(self, banded: NDArray) -> NDArray:
+        if self.estimator != "scm":
+            return covariances(banded, estimator=self.estimator)
+        # Eq. 8: not centred over time, unlike `covariances`.
+        banded = banded.astype(np.float64)
+        return banded @ np.swapaxes(banded, -1, -2) / banded.shape[-1]
 
     def _statistics(
         self, X: NDArray, codes: NDArray, n_domains: int, weights: NDArray | None
@@ -78,13 +85,8 @@ class SignalAlignment(PerDomain):
         return geodesic(statistic, C, weight, metric=self.metric)
 
     def _apply(self, X: NDArray, statistics: NDArray, codes: NDArray) -> NDArray:
-        if statistics.shape[-1] * self.n_bands != X.shape[1]:
-            fail(
-                f"Trials have {X.shape[1]} channels, the alignment was fitted to "
-                f"{statistics.shape[-1] * self.n_bands}",
-                fix="use the same channels and bands as in fit",
-            )
         used, position = np.unique(codes, return_inverse=True)
+        # Found in float64; float32 trials stay float32, of which there are many.
         whiten = inv_sqrtm(statistics[used]).astype(X.dtype, copy=False)
         aligned = whiten[position.ravel()] @ split_bands(X, self.n_bands)
         return aligned.reshape(X.shape)

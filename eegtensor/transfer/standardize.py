@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from eegtensor._check import check_lengths, fail, listing
+from eegtensor._check import fail, listing
 from eegtensor.features._base import check_fitted
 from eegtensor.transfer._perdomain import PerDomain
 
@@ -52,34 +52,6 @@ class DomainStandardScaler(PerDomain):
     def __init__(self, unseen: str = "pooled", prior_trials: float = 5.0) -> None:
         self.unseen = unseen
         self.prior_trials = prior_trials
-
-    def fit(
-        self,
-        X: NDArray,
-        y: ArrayLike | None = None,
-        *,
-        subjects: ArrayLike | None = None,
-        sessions: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
-        """Learn mean and variance of every source domain.
-
-        Parameters
-        ----------
-        X : ndarray, shape (n_trials, n_features)
-        y : ignored
-        subjects, sessions : array-like of str, shape (n_trials,) | None
-        sample_weight : array-like, shape (n_trials,) | None
-        """
-        # A second fit may bring another number of features.
-        self.__dict__.pop("statistics_", None)
-        return super().fit(
-            X,
-            y,
-            subjects=subjects,
-            sessions=sessions,
-            sample_weight=sample_weight,
-        )
 
     @property
     def mean_(self) -> NDArray:
@@ -131,9 +103,6 @@ class DomainStandardScaler(PerDomain):
                 f"X holds NaN or infinity in trials {listing(np.flatnonzero(~finite))}",
                 fix="drop these trials",
             )
-        known = getattr(self, "statistics_", None)
-        if known is not None and array.shape[1] != known.shape[-1]:
-            fail(f"X has {array.shape[1]} features, fit saw {known.shape[-1]}")
         return array
 
     def _statistics(
@@ -141,14 +110,11 @@ class DomainStandardScaler(PerDomain):
     ) -> NDArray:
         """Return mean and variance, shape (n_domains, 2, n_features)."""
         w = np.ones(len(X)) if weights is None else weights
-        check_lengths(len(X), sample_weight=w)
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(n_domains))
         X, codes, w = X[order].astype(np.float64), codes[order], w[order]
-        totals = np.add.reduceat(w, starts)
-        if (w < 0).any() or (totals <= 0).any():
-            fail("sample_weight is negative, or zero for a whole domain")
-        share = (w / totals[codes])[:, np.newaxis]
+        share = (w / np.add.reduceat(w, starts)[codes])[:, np.newaxis]
+        # Two passes: the variance of features far from 0 would cancel in one.
         mean = np.add.reduceat(share * X, starts)
         variance = np.add.reduceat(share * (X - mean[codes]) ** 2, starts)
         return np.stack([mean, variance], axis=1)
@@ -158,6 +124,7 @@ class DomainStandardScaler(PerDomain):
 
     def _update(self, statistic: NDArray, x: NDArray, weight: float) -> NDArray:
         mean, variance = statistic
+        # Welford (1962) with the running weight in place of 1 / n.
         step = x - mean
         return np.stack(
             [mean + weight * step, (1 - weight) * (variance + weight * step**2)]
@@ -171,5 +138,6 @@ def _scale(statistics: NDArray, constant: NDArray) -> NDArray:
     """Return standard deviations, and `constant` where there is only rounding."""
     mean, variance = statistics[..., 0, :], statistics[..., 1, :]
     scale = np.sqrt(variance)
+    # The mean itself is known to some ulps: less spread than that is none.
     rounding = 16 * np.finfo(np.float64).eps * np.abs(mean)
     return np.where(scale > rounding, scale, constant)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from eegtensor import EEGTensorError, Trials
 from eegtensor.benchmark import benchmark, record
+from eegtensor.benchmark import fingerprint as fingerprints
 from eegtensor.benchmark.fingerprint import fingerprint
 
 TIMES = ["seconds_fit", "seconds_predict", "seconds_adapt"]
@@ -279,3 +281,47 @@ def test_fingerprints_tell_values_apart(a, b):
     keys = [fingerprint(Counting(weight=value)).key for value in (a, b, a)]
     assert None not in keys
     assert keys[0] == keys[2] != keys[1]
+
+
+class Routed(Counting):
+    def fit(self, X, y, subjects=None):
+        super().fit(X, y)
+        self.classes_ = self.classes_ if subjects is None else self.classes_[::-1]
+        return self
+
+
+def test_metadata_requests_are_a_cause(make_trials, tmp_path):
+    trials = make_trials()
+
+    def predictions(asks, routing):
+        with sklearn.config_context(enable_metadata_routing=True):
+            model = make_pipeline(Routed().set_fit_request(subjects=asks))
+        with sklearn.config_context(enable_metadata_routing=routing):
+            return benchmark(trials, {"r": model}, cache=tmp_path).predictions["y_pred"]
+
+    asked = predictions(True, True)
+    assert (asked != predictions(False, True)).all()
+    assert (asked != predictions(True, False)).all()
+    assert asked.equals(predictions(True, True)) and Counting.fits == 9
+
+
+def test_a_full_disk_costs_the_copy_alone(make_trials, tmp_path, monkeypatch, caplog):
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("eegtensor.benchmark.cache.np.savez", full)
+    with caplog.at_level(logging.WARNING, "eegtensor"):
+        result = benchmark(make_trials(), {"c": Counting()}, cache=tmp_path)
+    assert len(result.scores) == 6
+    assert sum("No space left" in message for message in caplog.messages) == 3
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_versions_of_what_a_users_module_names_are_causes(monkeypatch):
+    before = fingerprint(Counting()).key
+    assert fingerprint(Counting()).key == before
+    known = fingerprints._version
+    monkeypatch.setattr(
+        fingerprints, "_version", lambda m: "99" if m == "pandas" else known(m)
+    )
+    assert fingerprint(Counting()).key != before

@@ -127,3 +127,33 @@ def test_only_full_is_transductive():
     assert parse_mode("full").sees == "the scored trials"
     assert parse_mode("20%").sees == "earlier trials"
     assert parse_mode("none").sees == "nothing"
+
+
+def test_modes_that_keep_back_the_same_trials_say_so():
+    key = {
+        m.name: m.keeps_back
+        for m in parse_modes(
+            [
+                "none",
+                "online",
+                "full",
+                "20%",
+                "labelled-20%",
+                "20%-random",
+                "labelled-20",
+            ]
+        )
+    }
+    assert key["none"] == key["online"] == key["full"]
+    assert key["20%"] == key["labelled-20%"]
+    assert len({key[m] for m in ("none", "20%", "20%-random", "labelled-20")}) == 4
+
+
+def test_calibration_may_be_later_than_what_is_scored():
+    # The first trials of a person's second session help to score the first one.
+    assert parse_mode("labelled-20%").sees == "other trials, with labels"
+
+
+def test_one_mode_of_moabb_needs_no_list():
+    protocols = pytest.importorskip("moabb.evaluations.protocols")
+    assert parse_modes(protocols.CrossSubjectMode.TRAIN) == parse_modes("none")

@@ -13,7 +13,8 @@ import pytest
 
 from eegtensor import EEGTensorError
 from eegtensor.benchmark import Results, benchmark
-from eegtensor.benchmark.report import write_report
+from eegtensor.benchmark.report import _summary, _which_trials, write_report
+from eegtensor.benchmark.report_words import describe_protocol
 from eegtensor.pipelines import make_pipeline
 from eegtensor.simulate import simulate_trials
 from eegtensor.trials import Trials
@@ -244,3 +245,23 @@ def test_refuses_a_folder_and_empty_scores(results, tmp_path):
 def test_results_write_their_report(results, tmp_path):
     loaded = Results(results.scores, results.predictions, results.config)
     assert loaded.report(tmp_path / "r.html").stat().st_size > 100_000
+
+
+@pytest.mark.filterwarnings("ignore:Sessions of one trial")
+def test_says_what_was_adapted_and_what_was_seen_of_the_common_trials(make_trials):
+    trials = make_trials(3, (10, 1), separation=0.4)
+    result = benchmark(trials, ["mdm"], adapt=["none", "80%"])
+    words = describe_protocol(result)
+    assert "3 rows of mdm under 80% had one trial to adapt on, or none" in words
+    assert "cannot adapt" not in words
+    assert "Adaptation 80% saw some of these" in _which_trials(result)
+    half = benchmark(trials, ["mdm"], adapt=["none", "50%"])
+    assert "which they share." in _which_trials(half)
+    assert "saw" not in _which_trials(half)
+    assert "too narrow" in _summary(half)
+
+
+def test_an_estimator_that_cannot_adapt_is_named(make_trials):
+    model = make_pipeline("mdm")
+    words = describe_protocol(benchmark(make_trials(), {"m": model}, adapt="full"))
+    assert "m cannot adapt: its full rows are un-adapted." in words

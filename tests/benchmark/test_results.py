@@ -173,3 +173,59 @@ def test_absent_and_damaged_results_are_explained(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EEGTensorError, match="is a file"):
         result.save(tmp_path / "file")
+
+
+def test_equal_numbers_of_trials_are_not_the_same_trials():
+    scores = _scores({("mdm", "20%"): A, ("mdm", "20%-random"): B})
+    scores["n_trials"] = 8
+    result = _results(scores)
+    assert result.compare()["scored_on"].tolist() == ["common"]
+    common = result.compare("balanced_accuracy_common")
+    assert common["scored_on"].tolist() == ["common"]
+    assert result.compare("roc_auc")["scored_on"].tolist() == ["different"]
+    labelled = scores.replace({"adapt": {"20%-random": "labelled-20%"}})
+    assert _results(labelled).compare()["scored_on"].tolist() == ["all"]
+
+
+def test_a_session_that_one_lacks_is_left_out_of_the_comparison():
+    scores = _scores({("mdm", "none"): A, ("csp", "none"): B}, sessions=2)
+    easy = scores["session"] == "1"
+    scores.loc[easy, "balanced_accuracy"] += 0.1
+    full = _results(scores).compare()
+    lost = (scores["pipeline"] == "csp") & (scores["subject"] == "a") & ~easy
+    part = _results(scores[~lost]).compare()
+    assert part["difference"].iloc[0] == pytest.approx(full["difference"].iloc[0])
+    assert part["better"].tolist() == ["mdm (none)"]
+
+
+def test_the_common_set_is_flagged_by_what_was_seen_of_it():
+    scores = _scores({("mdm", "none"): B, ("mdm", "80%"): A})
+    scores["transductive_common"] = scores["adapt"] == "80%"
+    result = _results(scores)
+    assert result.table()["transductive"].tolist() == ["no", "no"]
+    common = result.table("balanced_accuracy_common")
+    assert common["transductive"].tolist() == ["no", "yes"]
+
+
+def test_people_without_a_score_are_not_counted():
+    scores = _scores({("mdm", "none"): A})
+    scores.loc[1, "balanced_accuracy"] = np.nan
+    assert _results(scores).table()["n_people"].tolist() == [4]
+    with pytest.raises(EEGTensorError, match="metrics is empty"):
+        _results(scores).table([])
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = _results(_scores({("mdm", "none"): A}))
+    with pytest.raises(EEGTensorError, match="cannot be written"):
+        result.save(tmp_path / "file" / "results")
+    with pytest.raises(EEGTensorError, match="cannot be made"):
+        result.report(tmp_path / "file" / "report.html")
+
+
+def test_old_parquet_does_not_outlive_its_csv(tmp_path, monkeypatch):
+    (tmp_path / "scores.parquet").write_bytes(b"of an earlier run")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    _results(_scores({("mdm", "none"): A})).save(tmp_path)
+    assert not (tmp_path / "scores.parquet").exists()

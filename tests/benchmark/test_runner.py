@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import eegtensor
-from eegtensor import EEGTensorError, EEGTensorWarning, Trials
+from eegtensor import EEGTensorError, EEGTensorWarning
 from eegtensor.benchmark import (
     Results,
     benchmark,
@@ -184,7 +184,9 @@ def _poisoned(trials, held_out, given):
     return y
 
 
-@pytest.mark.parametrize("protocol", ["leave-one-subject-out", "2-subjects-out"])
+@pytest.mark.parametrize(
+    "protocol", ["leave-one-subject-out", "leave-one-session-out", "2-subjects-out"]
+)
 @pytest.mark.parametrize("mode", ALL_MODES)
 def test_target_labels_reach_nothing_but_calibration(make_trials, protocol, mode):
     """A fold's predictions stay when labels of its target change."""
@@ -469,30 +471,3 @@ def test_what_cannot_be_copied_is_fitted_again(make_trials):
     plain = benchmark(trials, {"r": Recorder()}, adapt=["none", "full"])
     again = benchmark(trials, {"r": Uncopyable()}, adapt=["none", "full"])
     pd.testing.assert_frame_equal(plain.predictions, again.predictions)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pipelines": {}}, "no pipelines"),
-        ({"pipelines": {"x": object()}}, "has no fit, predict"),
-        ({"pipelines": {"x": LogisticRegression}}, "is a class"),
-        ({"adapt": []}, "adapt is empty"),
-        ({"protocol": "within-session", "adapt": "full"}, "none is new to adapt to"),
-        ({"on_error": "ignore"}, "on_error"),
-        ({"random_state": "seed"}, "random_state is a str"),
-    ],
-)
-def test_mistakes_are_explained(make_trials, change, message):
-    options = {"pipelines": {"lr": linear()}} | change
-    with pytest.raises(EEGTensorError, match=message):
-        benchmark(make_trials(), **options)
-
-
-def test_unlabelled_trials_are_refused(make_trials):
-    trials = make_trials()
-    bare = Trials(trials.X, None, trials.metadata, trials.info)
-    with pytest.raises(EEGTensorError, match="no labels to score against"):
-        benchmark(bare, {"lr": linear()})
-    with pytest.raises(EEGTensorError, match="All trials are of class 'class0'"):
-        benchmark(trials[trials.y == "class0"], {"lr": linear()})

@@ -97,3 +97,46 @@ def test_tangent_space_refuses_other_matrices(signals: np.ndarray) -> None:
         fitted.transform(C[:, :4, :4])
     with pytest.raises(EEGTensorError, match="put Covariances"):
         fitted.transform(signals)
+
+
+def test_a_constant_trial_is_named_whatever_its_offset() -> None:
+    """0.1 less the mean of fifty 0.1 is 1e-17, which shrinkage made definite."""
+    X = np.random.default_rng(0).standard_normal((3, 4, 50))
+    X[1] = 0.1
+    for model in (Covariances(), Covariances(n_bands=2, bands="separate")):
+        with pytest.raises(EEGTensorError, match="rank 0"):
+            model.fit_transform(X)
+    # An offset far above the signal is no reason to refuse it.
+    Covariances().fit_transform(X[[0, 2]] * 1e-6 + 0.1)
+
+
+def test_bad_shapes_and_dtypes_in_fit() -> None:
+    with pytest.raises(EEGTensorError, match="shape"):
+        Covariances().fit(np.zeros(5))
+    assert Covariances().fit(np.zeros((5, 30))).n_features_in_ == 1
+
+
+def test_signals_do_not_pass_for_matrices() -> None:
+    """As many samples as channels look square."""
+    X = np.random.default_rng(0).standard_normal((6, 8, 8))
+    with pytest.raises(EEGTensorError, match="not symmetric"):
+        TangentSpace().fit(X)
+    C = Covariances().fit_transform(X)
+    with pytest.raises(EEGTensorError, match="negative variances"):
+        TangentSpace().fit(-C)
+    with pytest.raises(EEGTensorError, match="dtype"):
+        TangentSpace().fit(C.astype(str))
+
+
+def test_a_cell_without_weight_is_left_out() -> None:
+    """A person whose trials weigh nothing has no mean, and needs none."""
+    C = Covariances().fit_transform(
+        np.random.default_rng(0).standard_normal((40, 4, 50))
+    )
+    people = np.repeat(["a", "b"], 20)
+    weighted = TangentSpace().fit(
+        C, subjects=people, sample_weight=(people == "a").astype(float)
+    )
+    np.testing.assert_allclose(
+        weighted.reference_, TangentSpace().fit(C[:20]).reference_, rtol=1e-6
+    )

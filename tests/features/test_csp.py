@@ -351,3 +351,21 @@ def test_decodes_held_out_trials(rng):
     features = FilterBankCSP(3).fit(X[train], y[train])
     decoder = LinearDiscriminantAnalysis().fit(features.transform(X[train]), y[train])
     assert decoder.score(features.transform(X[~train]), y[~train]) > 0.9
+
+
+@pytest.mark.parametrize("model", [CSP(norm_trace=True), FilterBankCSP()])
+def test_one_channel_has_no_share_of_variance(rng, model):
+    """Its share is 1 in every trial: features were all zero, without a word."""
+    X = rng.standard_normal((20, 1, 50))
+    with pytest.raises(EEGTensorError, match="single channel"):
+        model.fit(X, np.resize(["a", "b"], 20))
+
+
+def test_information_ignores_what_weighs_nothing(rng):
+    """A far trial of weight 0 has density 0 there, and 0 / 0 spread."""
+    F, codes = rng.standard_normal((41, 1)), np.resize([0, 1], 41)
+    F[0], w = 1e6, np.ones(41)
+    w[0] = 0
+    np.testing.assert_allclose(
+        mutual_information(F, codes, weights=w), mutual_information(F[1:], codes[1:])
+    )

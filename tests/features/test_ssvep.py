@@ -368,3 +368,9 @@ def test_real_ssvep_of_unseen_people(shared_data):
         by_features.append(balanced_accuracy_score(y[test], predicted))
     assert np.mean(scores) > 0.77
     assert np.mean(by_features) > 0.77
+
+
+def test_windows_too_short_for_their_channels_are_refused(rng):
+    """Subspaces met by dimension alone: every correlation was 1."""
+    with pytest.raises(EEGTensorError, match="28 samples are too few"):
+        CCAFeatures((8.0, 12.0), 64.0).fit_transform(rng.standard_normal((5, 28, 28)))

@@ -179,3 +179,80 @@ def test_vectors_keep_the_norm(rng: np.random.Generator) -> None:
     assert v.shape == (3, 21)
     np.testing.assert_allclose((v**2).sum(1), (X**2).sum((1, 2)))
     np.testing.assert_allclose(geometry.from_upper_vector(v), X)
+
+
+def test_integers_are_numbers() -> None:
+    """sqrt(2) was cast to the matrix's integer dtype: 1."""
+    X = np.array([[2, 1], [1, 3]])
+    v = geometry.upper_vector(X)
+    np.testing.assert_allclose((v**2).sum(), (X**2).sum())
+    np.testing.assert_allclose(geometry.from_upper_vector(v), X)
+    np.testing.assert_allclose(
+        geometry.from_upper_vector(np.array([2, 2, 3]))[0, 1], np.sqrt(2)
+    )
+    with pytest.raises(EEGTensorError, match="length 4"):
+        geometry.from_upper_vector(np.ones(4))
+    np.testing.assert_allclose(
+        geometry.frechet_mean(np.stack([X, X])), X.astype(float), rtol=1e-12
+    )
+
+
+def test_what_has_no_logarithm_is_refused(rng: np.random.Generator) -> None:
+    X = spd(rng, 3, 4)
+    for value in (np.nan, np.inf):
+        bad = X.copy()
+        bad[1, 0, 0] = value
+        for call in (
+            lambda bad=bad: geometry.logm(bad),
+            lambda bad=bad: geometry.distance(X[0], bad),
+            lambda bad=bad: geometry.rank(bad),
+        ):
+            with pytest.raises(EEGTensorError, match="Matrices 1 hold NaN or inf"):
+                call()
+    for bad in (-X, np.zeros_like(X)):
+        with pytest.raises(EEGTensorError, match="no positive eigenvalue"):
+            geometry.frechet_mean(bad)
+    with pytest.raises(EEGTensorError, match="weights of matrices 2"):
+        geometry.frechet_mean(X, weights=[1, 1, np.inf])
+    with pytest.raises(EEGTensorError, match="segments has dtype float"):
+        geometry.frechet_mean(X, segments=[0.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("gap", [1e6, 1e20])
+def test_mean_of_two_far_clusters(
+    rng: np.random.Generator, gap: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    X = spd(rng, 20, 6)
+    M = geometry.frechet_mean(np.concatenate([X, gap * X]))
+    np.testing.assert_allclose(
+        M, np.sqrt(gap) * geometry.frechet_mean(X), rtol=1e-6, atol=1e-9 * gap**0.5
+    )
+    assert not caplog.records
+
+
+def test_mean_of_ill_conditioned_and_of_few(rng: np.random.Generator) -> None:
+    """Closed forms: commuting matrices, one matrix, the same matrix, scalars."""
+    Q = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+    logs = rng.uniform(-11.5, 11.5, (30, 16))  # condition up to 1e10
+    X = (Q * np.exp(logs)[:, np.newaxis]) @ Q.T
+    expected = (Q * np.exp(logs.mean(axis=0))) @ Q.T
+    assert geometry.distance(expected, geometry.frechet_mean(X)) < 1e-4
+    np.testing.assert_allclose(geometry.frechet_mean(X[:1]), X[0], rtol=1e-7, atol=1e-6)
+    same = np.repeat(spd(rng, 1, 5), 7, axis=0)
+    np.testing.assert_allclose(geometry.frechet_mean(same), same[0], rtol=1e-10)
+    scalars = np.exp(rng.normal(0, 5, (20, 1, 1)))
+    np.testing.assert_allclose(
+        geometry.frechet_mean(scalars), np.exp(np.log(scalars).mean(axis=0))
+    )
+
+
+@pytest.mark.parametrize("metric", ["affine-invariant", "log-euclidean"])
+def test_float32_means_are_found_in_float64(
+    rng: np.random.Generator, metric: str
+) -> None:
+    X = spd(rng, 20, 6, unit=1e-12).astype(np.float32)
+    M = geometry.frechet_mean(X, metric=metric)
+    assert M.dtype == np.float64
+    np.testing.assert_array_equal(
+        M, geometry.frechet_mean(X.astype(np.float64), metric=metric)
+    )

@@ -10,6 +10,7 @@ import pytest
 from pyriemann.transfer import TLScale
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 from eegtensor import EEGTensorError, geometry
 from eegtensor.domains import Domain
@@ -365,3 +366,122 @@ def test_balanced_recentring_with_the_true_share_is_the_weighted_mean(rng) -> No
         geometry.frechet_mean(X[mask], weights=weights),
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, BalancedRecenter(MDM())], ids=ids)
+def test_matrices_of_another_size_are_refused(rng, estimator) -> None:
+    X, y, domains = shifted(rng, n_people=2)
+    other, _, _ = shifted(rng, n_people=2, n=4)
+    model = clone(estimator).fit(X, y, **domains)
+    use = getattr(model, "transform", None) or model.predict
+    for call in (use, model.adapt, model.partial_adapt):
+        with pytest.raises(EEGTensorError, match="X has 4 channels, fit saw 5"):
+            call(other)
+
+
+def test_signals_of_other_channels_are_refused_but_not_other_lengths(rng) -> None:
+    X = rng.standard_normal((12, 4, 50))
+    model = SignalAlignment().fit(X)
+    assert model.transform(X[..., :30]).shape == (12, 4, 30)
+    for call in (model.transform, model.adapt, model.partial_adapt):
+        with pytest.raises(EEGTensorError, match="X has 3 channels, fit saw 4"):
+            call(X[:, :3])
+
+
+def test_weights_that_leave_a_domain_empty_are_refused(rng) -> None:
+    X, y, domains = shifted(rng, n_people=2)
+    w = (domains["subjects"] == "p0").astype(float)
+    for model in (Recenter(), Rescale()):
+        with pytest.raises(EEGTensorError, match="zero for all trials of p1/a, p1/b"):
+            model.fit(X, **domains, sample_weight=w)
+        with pytest.raises(EEGTensorError, match="negative"):
+            model.fit(X, **domains, sample_weight=w - 0.5)
+    # Class means need no trial of every person.
+    only_p0 = MDM().fit(X, y, **domains, sample_weight=w)
+    np.testing.assert_allclose(
+        only_p0.means_, MDM().fit(X[w > 0], y[w > 0]).means_, rtol=1e-6
+    )
+
+
+def test_parameters_out_of_range_are_refused(rng) -> None:
+    X, _, domains = shifted(rng, n_people=2)
+    with pytest.raises(EEGTensorError, match="prior_trials=-1"):
+        Recenter(prior_trials=-1).fit(X)
+    with pytest.raises(EEGTensorError, match="metric=None"):
+        Recenter(metric=None).fit(X)
+    for model in (MDM(), BalancedRecenter(MDM())):
+        with pytest.raises(EEGTensorError, match="needs class labels"):
+            model.fit(X, None)
+    with pytest.raises(EEGTensorError, match="continuous"):
+        Rotate().fit(X, rng.standard_normal(len(X)), **domains)
+
+
+def test_a_single_source_trial_is_not_blown_up(rng) -> None:
+    """Recentred it is the identity and rounding, which became dispersion one."""
+    X, _, domains = shifted(rng, n_people=2)
+    lonely = {"subjects": domains["subjects"].copy(), "sessions": domains["sessions"]}
+    lonely["subjects"] = np.append(lonely["subjects"][1:], "alone")
+    Z = Recenter().fit_transform(X, subjects=lonely["subjects"])
+    scaled = Rescale().fit_transform(Z, subjects=lonely["subjects"])
+    np.testing.assert_allclose(scaled[-1], np.eye(5), atol=1e-6)
+
+
+def test_a_class_that_a_domain_lacks_does_not_turn_it(rng) -> None:
+    """Held at the reference, it kept the domain from its full turn."""
+    tangents = 0.6 * rng.standard_normal((4, 5, 5))
+    tangents = tangents + np.swapaxes(tangents, 1, 2)
+    centres = geometry.expm(tangents - tangents.mean(axis=0))
+    skew = 0.3 * rng.standard_normal((5, 5))
+    U = np.linalg.qr(np.eye(5) + skew - skew.T)[0]
+    turned = geometry.congruence(U, centres)
+    X = np.concatenate([centres, centres, turned[:3]])
+    y = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2])
+    people = np.repeat(["a", "b", "c"], [4, 4, 3])
+    model = Rotate().fit(X, y, subjects=people)
+    back = model.transform(turned[:3], subjects=["c"] * 3)
+    few = Rotate().fit(X[y < 3], y[y < 3], subjects=people[y < 3])
+    np.testing.assert_allclose(
+        back, few.transform(turned[:3], subjects=["c"] * 3), atol=1e-6
+    )
+    # One class alone tells no turn from noise.
+    alone = Rotate().fit(X[:9], y[:9], subjects=people[:9])
+    assert np.isfinite(alone.statistics_).all()
+
+
+def test_balanced_recentring_of_a_domain_that_lacks_a_class(rng) -> None:
+    X, y, domains = shifted(rng, n_people=2)
+    kept = ~((domains["subjects"] == "p0") & (y == "left"))
+    model = BalancedRecenter(inner()).fit(X[kept], y[kept], **only(domains, kept))
+    assert np.isfinite(model.recenter_.statistics_).all()
+    one = domains["subjects"] == "p1"
+    model.adapt(X[one & (y == "left")])
+    assert set(model.predict(X[one])) <= {"left", "right"}
+
+
+def test_balanced_recentring_offers_what_its_classifier_does(rng) -> None:
+    X, y, domains = shifted(rng, n_people=2)
+    svm = Pipeline([("t", TangentSpace(reference="identity")), ("s", SVC())])
+    model = BalancedRecenter(svm).fit(X, y, **domains)
+    assert not hasattr(model, "predict_proba")
+    assert model.decision_function(X, **domains).shape == (len(X),)
+    assert hasattr(BalancedRecenter(MDM()).fit(X, y, **domains), "predict_proba")
+    with pytest.raises(EEGTensorError, match="gives no probabilities"):
+        BalancedRecenter(svm, pseudo_labels="soft").fit(X, y, **domains)
+
+
+def test_balanced_recentring_of_filter_banks(rng) -> None:
+    X, y, domains = shifted(rng, n_people=2)
+    bank = np.stack([X, X], axis=1)
+    one = BalancedRecenter(MDM()).fit(X, y, **domains).adapt(X[:20])
+    two = BalancedRecenter(MDM()).fit(bank, y, **domains).adapt(bank[:20])
+    np.testing.assert_array_equal(two.predict(bank), one.predict(X))
+
+
+@pytest.mark.parametrize("metric", ["log-euclidean", "euclidean"])
+def test_streaming_from_nothing_ends_at_the_batch(rng, metric) -> None:
+    X, _, _ = shifted(rng, n_people=1)
+    stream = Recenter(metric, prior_trials=0.0).fit(X[:10], subjects=["s"] * 10)
+    for x in X[10:]:
+        stream.partial_adapt(x[np.newaxis], subjects=["t"])
+    batch = Recenter(metric).fit(X[:10]).adapt(X[10:], subjects=["t"] * len(X[10:]))
+    np.testing.assert_allclose(stream.statistics_[1], batch.statistics_[1], rtol=1e-7)
