@@ -14,10 +14,8 @@ from sklearn.pipeline import Pipeline as _SklearnPipeline
 from sklearn.utils.metaestimators import available_if
 
 from eegtensor._check import check_lengths, fail
-from eegtensor.features._base import DomainEstimator, class_codes
+from eegtensor.features._base import DOMAINS, DomainEstimator, class_codes
 from eegtensor.trials import Trials, as_trials
-
-_DOMAINS = {"subjects": True, "sessions": True}
 
 
 def _final_can(method: str) -> Callable[[Pipeline], bool]:
@@ -43,16 +41,16 @@ class Pipeline(_SklearnPipeline):
     """
 
     __metadata_request__fit: ClassVar[dict[str, bool]] = {
-        **_DOMAINS,
+        **DOMAINS,
         "X_target_unlabeled": True,
         "X_target_labeled": True,
         "y_target_labeled": True,
     }
-    __metadata_request__transform: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__predict: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__decision_function: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__score: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__transform: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__predict: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__score: ClassVar[dict[str, bool]] = DOMAINS
 
     def get_metadata_routing(self) -> Any:
         """Return the steps' requests and the pipeline's own."""
@@ -131,6 +129,12 @@ class Pipeline(_SklearnPipeline):
         transform_last: bool,
     ) -> Any:
         self._validate_steps()
+        if self.memory is not None:
+            fail(
+                f"memory={self.memory!r} would not be used",
+                why="This pipeline runs its steps itself and caches none",
+                fix="leave memory out; `benchmark(cache=...)` keeps finished folds",
+            )
         X, y, metadata = _unpack(X, y, subjects, sessions)
         n_source = len(X)
         if sample_weight is not None:

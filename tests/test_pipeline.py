@@ -241,6 +241,12 @@ def test_errors_say_what_to_do(call, message) -> None:
         call()
 
 
+def test_a_cache_that_would_not_be_used_is_refused(trials, tmp_path) -> None:
+    pipe = make_pipeline("mdm").set_params(memory=str(tmp_path))
+    with pytest.raises(EEGTensorError, match="would not be used"):
+        pipe.fit(trials)
+
+
 def test_methods_that_the_last_step_lacks_are_absent() -> None:
     assert not hasattr(make_pipeline("tangent-space-svm"), "predict_proba")
     assert hasattr(make_pipeline("tangent-space-svm"), "decision_function")

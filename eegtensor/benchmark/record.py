@@ -63,16 +63,6 @@ def describe_run(
     }
 
 
-def content_digest(data: Trials) -> str:
-    """Return the trials' digest, taken anew where samples could have changed.
-
-    A store's map is read-only and carries the digest of its writing.
-    """
-    if isinstance(data.X, np.memmap) and not data.X.flags.writeable:
-        return data.digest
-    return Trials(data.X, data.y, data.metadata, data.info, data.tmin).digest
-
-
 def fold_keys(
     data: Trials,
     resolved: Mapping[str, Mapping[str, Any]],

@@ -18,7 +18,7 @@ from eegtensor.benchmark.fold import Job, Labels
 from eegtensor.benchmark.frames import Finished, Setting, make_frames
 from eegtensor.benchmark.modes import Mode, Part, parse_modes, split_session
 from eegtensor.benchmark.prefixes import Prefixes, Ready
-from eegtensor.benchmark.record import content_digest, describe_run, fold_keys
+from eegtensor.benchmark.record import describe_run, fold_keys
 from eegtensor.benchmark.results import Results
 from eegtensor.benchmark.splits import Fold, check_protocol, make_folds
 from eegtensor.benchmark.targets import join_datasets, prepare_trials, warn_about
@@ -134,7 +134,7 @@ def benchmark(
     plan = {fold.index: plan_fold(data, fold, modes, seed) for fold in folds}
     warn_about(plan, modes, resolved)
     store = None if cache is None else FoldCache(cache)
-    digest = content_digest(data)
+    digest = data.digest
     keys = {}
     if store:
         keys = fold_keys(

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from eegtensor._check import check_lengths, fail
 
-_DOMAINS = {"subjects": True, "sessions": True}
+DOMAINS = {"subjects": True, "sessions": True}
 
 
 class DomainEstimator(BaseEstimator):
@@ -20,12 +20,12 @@ class DomainEstimator(BaseEstimator):
     MOABB route them without `set_fit_request`.
     """
 
-    __metadata_request__fit: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__transform: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__predict: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__decision_function: ClassVar[dict[str, bool]] = _DOMAINS
-    __metadata_request__score: ClassVar[dict[str, bool]] = _DOMAINS
+    __metadata_request__fit: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__transform: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__predict: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__predict_proba: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__decision_function: ClassVar[dict[str, bool]] = DOMAINS
+    __metadata_request__score: ClassVar[dict[str, bool]] = DOMAINS
 
 
 class DomainTransformer(TransformerMixin, DomainEstimator):
