@@ -1,64 +1,160 @@
-"""Distances and geodesics of SPD matrices in three metrics."""
+"""Five metrics of SPD matrices behind one set of functions."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
-from eegtensor._check import check_option
-from eegtensor.geometry.spectral import (
-    congruence,
-    eigvalsh,
-    expm,
-    inv_sqrtm,
-    logm,
-    positive,
-    powm,
-    sqrtm_pair,
-)
+import torch
+from torch import Tensor
 
-METRICS = ("affine-invariant", "log-euclidean", "euclidean")
+from eegtensor._check import check_option, fail
+from eegtensor.geometry import affine_invariant, bures_wasserstein
+from eegtensor.geometry._bridge import Array, bridged, floating
+from eegtensor.geometry.euclidean import EUCLIDEAN
+from eegtensor.geometry.log_cholesky import LOG_CHOLESKY
+from eegtensor.geometry.log_euclidean import LOG_EUCLIDEAN
+
+FLAT = {
+    "log-euclidean": LOG_EUCLIDEAN,
+    "log-cholesky": LOG_CHOLESKY,
+    "euclidean": EUCLIDEAN,
+}
+_BY_NAME: dict[str, Any] = {
+    "affine-invariant": affine_invariant,
+    "log-euclidean": FLAT["log-euclidean"],
+    "log-cholesky": FLAT["log-cholesky"],
+    "bures-wasserstein": bures_wasserstein,
+    "euclidean": FLAT["euclidean"],
+}
+METRICS = tuple(_BY_NAME)
 
 
-def distance(A: NDArray, B: NDArray, *, metric: str = "affine-invariant") -> NDArray:
+def get_metric(name: str) -> Any:
+    """Return the functions of a metric: a module or a `FlatMetric`.
+
+    Raises
+    ------
+    EEGTensorError
+        If there is no such metric.
+    """
+    check_option("metric", name, METRICS)
+    return _BY_NAME[name]
+
+
+def call_metric(
+    metric: str, function: str, *matrices: Tensor, t: tuple[Any, ...] = ()
+) -> Any:
+    """Call a function of a metric in float64 and return the widest dtype given.
+
+    The quotient of two matrices of condition c has the condition c^2: in float32
+    the laws of geometry would end at c = 1000.
+    """
+    functions = get_metric(metric)
+    dtype = torch.float32
+    for X in matrices:
+        if X.ndim < 2 or X.shape[-1] != X.shape[-2]:
+            fail(f"A matrix has shape {tuple(X.shape)}", fix="give (..., n, n)")
+        dtype = torch.promote_types(dtype, floating(X).dtype)
+    sizes = sorted({X.shape[-1] for X in matrices})
+    if len(sizes) > 1:
+        fail(f"Matrices are of sizes {sizes}", fix="give matrices of one size")
+    out = getattr(functions, function)(*(X.to(torch.float64) for X in matrices), *t)
+    if isinstance(out, tuple):
+        return tuple(part.to(dtype) for part in out)
+    return out.to(dtype)
+
+
+@bridged
+def distance(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
     """Return the distance between SPD matrices.
+
+    Its gradient at A = B, where it has none, is 0. float32 is computed in float64,
+    here and in the functions below.
 
     Parameters
     ----------
-    A, B : ndarray, shape (..., n, n)
+    A, B : array or tensor, shape (..., n, n)
         They broadcast against each other.
-    metric : "affine-invariant" | "log-euclidean" | "euclidean"
-        ||log(A^-1/2 B A^-1/2)||, ||log A - log B||, ||A - B|| (Frobenius).
+    metric : "affine-invariant" | "log-euclidean" | "log-cholesky" | \
+"bures-wasserstein" | "euclidean"
+        ||log(A^-1/2 B A^-1/2)||; ||log A - log B||; the same of Cholesky factors
+        with the logarithm of their diagonals; (tr A + tr B - 2 tr (A^1/2 B
+        A^1/2)^1/2)^1/2; ||A - B||. The first two do not depend on the unit.
 
     Returns
     -------
-    d : ndarray, shape (...)
+    d : array or tensor, shape (...)
     """
-    check_option("metric", metric, METRICS)
-    if metric == "affine-invariant":
-        whitened = congruence(inv_sqrtm(A), B)
-        logs = np.log(positive(eigvalsh(whitened)))
-        return np.sqrt((logs**2).sum(axis=-1))
-    difference = A - B if metric == "euclidean" else logm(A) - logm(B)
-    return np.sqrt((difference**2).sum(axis=(-1, -2)))
+    return call_metric(metric, "distance", A, B)
 
 
+@bridged
+def inner(
+    A: Array, U: Array, V: Array, *, metric: str = "affine-invariant"
+) -> Array:
+    """Return the inner product of tangent vectors U and V at A, shape (...)."""
+    return call_metric(metric, "inner", A, U, V)
+
+
+@bridged
+def norm(A: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
+    """Return the length of a tangent vector V at A, shape (...)."""
+    squared = call_metric(metric, "inner", A, V, V)
+    zero = squared <= 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
+
+
+@bridged
+def exp_map(A: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
+    """Return where the geodesic from A with velocity V is at time 1.
+
+    Parameters
+    ----------
+    A : array or tensor, shape (..., n, n), SPD
+    V : array or tensor, shape (..., n, n), symmetric
+    metric : str
+        As in `distance`.
+    """
+    return call_metric(metric, "exp_map", A, V)
+
+
+@bridged
+def log_map(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
+    """Return the velocity at A of the geodesic that is at B at time 1."""
+    return call_metric(metric, "log_map", A, B)
+
+
+@bridged
 def geodesic(
-    A: NDArray, B: NDArray, t: float | NDArray, *, metric: str = "affine-invariant"
-) -> NDArray:
+    A: Array, B: Array, t: float | Array, *, metric: str = "affine-invariant"
+) -> Array:
     """Return the point at t on the geodesic from A (t = 0) to B (t = 1).
 
     Parameters
     ----------
-    A, B : ndarray, shape (..., n, n)
-    t : float | ndarray, shape (...)
-    metric : "affine-invariant" | "log-euclidean" | "euclidean"
+    A, B : array or tensor, shape (..., n, n)
+    t : float | array or tensor, shape (...)
+        Gradients flow to a tensor.
+    metric : str
+        As in `distance`.
     """
-    check_option("metric", metric, METRICS)
-    if metric == "affine-invariant":
-        root, inverse_root = sqrtm_pair(A)
-        return congruence(root, powm(congruence(inverse_root, B), t))
-    weight = np.asarray(t)[..., np.newaxis, np.newaxis]
-    if metric == "euclidean":
-        return (1 - weight) * A + weight * B
-    return expm((1 - weight) * logm(A) + weight * logm(B))
+    return call_metric(metric, "geodesic", A, B, t=(t,))
+
+
+@bridged
+def transport(
+    A: Array, B: Array, V: Array, *, metric: str = "affine-invariant"
+) -> Array:
+    """Return the tangent vector V at A carried to B along the geodesic.
+
+    Inner products are kept. In the Bures-Wasserstein metric there is no closed
+    form; an ordinary differential equation is solved to rounding.
+
+    Parameters
+    ----------
+    A, B : array or tensor, shape (..., n, n), SPD
+    V : array or tensor, shape (..., n, n), symmetric
+    metric : str
+        As in `distance`.
+    """
+    return call_metric(metric, "transport", A, B, V)

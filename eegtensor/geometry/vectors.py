@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+
+import torch
+from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.geometry._bridge import Array, bridged, floating
 
 
-def upper_vector(X: NDArray) -> NDArray:
+def _triangle(n: int, like: Tensor, root: float) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = torch.triu_indices(n, n, device=like.device)
+    # sqrt(2) in an integer dtype would be 1: `like` is floating.
+    scale = torch.full((len(rows),), root, dtype=like.dtype, device=like.device)
+    return rows, columns, torch.where(rows == columns, 1.0, scale)
+
+
+@bridged
+def upper_vector(X: Array) -> Array:
     """Return the upper triangle, off-diagonal entries times sqrt(2).
 
     Parameters
     ----------
-    X : ndarray, shape (..., n, n), symmetric
+    X : array or tensor, shape (..., n, n), symmetric
 
     Returns
     -------
-    v : ndarray, shape (..., n (n + 1) / 2)
+    v : array or tensor, shape (..., n (n + 1) / 2)
         ``(v ** 2).sum(-1)`` is the squared Frobenius norm.
     """
-    X = _floating(X)
-    rows, columns = np.triu_indices(X.shape[-1])
-    scale = np.where(rows == columns, 1.0, np.sqrt(2.0)).astype(X.dtype)
+    X = floating(X)
+    rows, columns, scale = _triangle(X.shape[-1], X, math.sqrt(2.0))
     return X[..., rows, columns] * scale
 
 
-def from_upper_vector(v: NDArray) -> NDArray:
+@bridged
+def from_upper_vector(v: Array) -> Array:
     """Return the symmetric matrices of `upper_vector`, shape (..., n, n).
 
     Parameters
     ----------
-    v : ndarray, shape (..., n (n + 1) / 2)
+    v : array or tensor, shape (..., n (n + 1) / 2)
 
     Raises
     ------
     EEGTensorError
         If no n gives vectors of that length.
     """
-    v = _floating(v)
+    v = floating(v)
     # The positive root of n (n + 1) / 2 = length.
-    n = int((np.sqrt(8 * v.shape[-1] + 1) - 1) / 2)
+    n = int((math.sqrt(8 * v.shape[-1] + 1) - 1) / 2)
     if n * (n + 1) // 2 != v.shape[-1]:
         fail(
             f"Vectors of length {v.shape[-1]} are no upper triangle",
             fix="give vectors of n (n + 1) / 2 entries, as upper_vector makes them",
         )
-    rows, columns = np.triu_indices(n)
-    scale = np.where(rows == columns, 1.0, np.sqrt(0.5)).astype(v.dtype)
-    X = np.zeros((*v.shape[:-1], n, n), dtype=v.dtype)
-    X[..., rows, columns] = v * scale
-    X[..., columns, rows] = v * scale
-    return X
-
-
-def _floating(X: NDArray) -> NDArray:
-    # sqrt(2) in an integer dtype would be 1.
-    return X if X.dtype.kind == "f" else X.astype(np.float64)
+    rows, columns, scale = _triangle(n, v, math.sqrt(0.5))
+    place = torch.empty(n, n, dtype=torch.int64, device=v.device)
+    place[rows, columns] = torch.arange(len(rows), device=v.device)
+    place[columns, rows] = place[rows, columns]
+    return (v * scale)[..., place]

@@ -2,21 +2,28 @@
 
 from eegtensor.transfer._perdomain import PerDomain
 from eegtensor.transfer.balanced import BalancedRecenter
+from eegtensor.transfer.gopsa import GOPSARegressor
+from eegtensor.transfer.label_shift import balance_classes, maximise_information
 from eegtensor.transfer.mdm import MDM
 from eegtensor.transfer.recenter import Recenter
 from eegtensor.transfer.rescale import Rescale
 from eegtensor.transfer.rotate import Rotate
 from eegtensor.transfer.signals import EuclideanAlignment, SignalAlignment
 from eegtensor.transfer.standardize import DomainStandardScaler
+from eegtensor.transfer.tsmnet import TSMNetClassifier
 
 __all__ = [
     "MDM",
     "BalancedRecenter",
     "DomainStandardScaler",
     "EuclideanAlignment",
+    "GOPSARegressor",
     "PerDomain",
     "Recenter",
     "Rescale",
     "Rotate",
     "SignalAlignment",
+    "TSMNetClassifier",
+    "balance_classes",
+    "maximise_information",
 ]

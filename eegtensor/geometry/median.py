@@ -1,0 +1,125 @@
+"""Geometric medians of SPD matrices, many segments in one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eegtensor._check import check_option
+from eegtensor.geometry._bridge import Array, bridged
+from eegtensor.geometry._cholesky import definite_factor, frobenius, left_solve
+from eegtensor.geometry._scalar import EXP, LOG
+from eegtensor.geometry._search import Step, Stepper, search, with_gradient
+from eegtensor.geometry._segments import Segments, fold
+from eegtensor.geometry.bures_wasserstein import horizontal
+from eegtensor.geometry.metrics import FLAT, METRICS
+from eegtensor.geometry.spectral import congruence, spectral, symmetrize
+
+
+@bridged
+def geometric_median(
+    X: Array,
+    *,
+    metric: str = "affine-invariant",
+    weights: Any = None,
+    segments: Any = None,
+    init: Array | None = None,
+    tol: float = 1e-8,
+    max_iter: int = 500,
+) -> Array:
+    """Return the point with the least mean distance, or one per segment.
+
+    Half of the matrices may be arbitrarily wrong without moving it without bound.
+
+    Parameters
+    ----------
+    X : array or tensor, shape (n_matrices, ..., n, n)
+    metric, weights, segments
+        As in `frechet_mean`.
+    init : array or tensor, shape (..., n, n) or (n_segments, ..., n, n) | None
+        By default the arithmetic mean.
+    tol : float
+        The search stops when a step is at most this long, relative to the mean
+        distance.
+    max_iter : int
+
+    Returns
+    -------
+    M : array or tensor, shape (..., n, n), or (n_segments, ..., n, n)
+        float64, in the unit of X.
+
+    Raises
+    ------
+    EEGTensorError
+        If shapes do not fit, weights are negative or a segment is empty.
+
+    References
+    ----------
+    P. T. Fletcher et al., "The geometric median on Riemannian manifolds with
+    application to robust atlas estimation", NeuroImage, 2009, eq. 6. At a data
+    point: Y. Vardi, C.-H. Zhang, "The multivariate L1-median and associated data
+    depth", PNAS, 2000, eq. 2.6.
+    """
+    check_option("metric", metric, METRICS)
+    sets = fold(X, weights, segments)
+    matrices, parts = sets.X, sets.parts
+    start = parts.total(matrices) if init is None else sets.centers(init)
+    start = start.detach()
+    step: Stepper
+    if metric in FLAT:
+        flat = FLAT[metric]
+        matrices, start = flat.coordinates(matrices), flat.coordinates(start)
+        step = _flat_step
+    else:
+        step = _affine_step if metric == "affine-invariant" else _bures_step
+    median = search(step, matrices, parts, start, tol, max_iter)
+    median = with_gradient(step, median, matrices, parts)
+    if metric in FLAT:
+        median = FLAT[metric].point(median)
+    return median.reshape(*sets.shape, *median.shape[1:])
+
+
+def _weiszfeld(T: Tensor, segments: Segments) -> Step:
+    """Return the step from the center and its length relative to the mean distance.
+
+    Parameters
+    ----------
+    T : Tensor, shape (n_matrices, n, n)
+        Tangent vectors from the center to the matrices, in an orthonormal frame.
+    segments : Segments
+    """
+    d = frobenius(T)
+    spread = segments.total(d[:, None])[:, 0]
+    away = d > 1e-12 * segments.spread(spread)
+    pull = torch.where(away, 1.0 / torch.where(away, d, 1.0), 0.0)[:, None, None]
+    force = segments.total(pull * T)
+    # A matrix at the center has no direction: its weight holds the center there.
+    held = segments.total((~away).to(d.dtype)[:, None])[:, 0]
+    strength = frobenius(force)
+    moving = strength > held
+    freed = 1.0 - held / torch.where(moving, strength, 1.0)
+    total = segments.total(pull)[:, 0, 0]
+    scale = torch.where(moving, freed / torch.where(moving, total, 1.0), 0.0)
+    size = scale * strength / torch.where(moving, spread, 1.0)
+    return scale[:, None, None] * force, size
+
+
+def _flat_step(center: Tensor, P: Tensor, segments: Segments) -> Step:
+    step, size = _weiszfeld(P - segments.spread(center), segments)
+    return center + step, size
+
+
+def _affine_step(center: Tensor, X: Tensor, segments: Segments) -> Step:
+    L = definite_factor(center)[1]
+    whitener = left_solve(L, torch.eye(L.shape[-1]).to(L).expand_as(L))
+    T = spectral(congruence(segments.spread(whitener), X), LOG)
+    step, size = _weiszfeld(T, segments)
+    return congruence(L, spectral(symmetrize(step), EXP)), size
+
+
+def _bures_step(center: Tensor, X: Tensor, segments: Segments) -> Step:
+    L = definite_factor(center)[1]
+    step, size = _weiszfeld(horizontal(segments.spread(L), X), segments)
+    return symmetrize((L + step) @ (L + step).mT), size

@@ -1,0 +1,40 @@
+"""What layers ask of numbers: their precision, and that they are some."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from eegtensor._check import fail, listing
+from eegtensor.geometry.spectral import _eager_cpu
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast leaves matrix products alone.
+
+    EEG in volts squared is below what float16 can hold, and a covariance in
+    bfloat16 has two digits.
+    """
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def check_finite_trials(S: Tensor) -> None:
+    """Raise if what trials have become holds NaN or infinity, naming the trials.
+
+    Parameters
+    ----------
+    S : Tensor, shape (batch, ...)
+        On a GPU nothing is looked at: that would stop it.
+    """
+    if _eager_cpu(S) and not bool(torch.isfinite(S).all()):
+        bad = (~torch.isfinite(S).flatten(1).all(dim=1)).nonzero()[:, 0]
+        fail(
+            f"Trials {listing(bad.tolist())} of the batch hold NaN or infinity",
+            why="Their covariances would be NaN, and so would the means of the batch",
+            fix="drop these trials or channels, or read with on_bad='drop'",
+        )

@@ -1,0 +1,315 @@
+"""Where a layer takes its statistics: coordinates, mean, dispersion, way back.
+
+The Lie-group scheme of Chen et al. (ICLR 2024): a deformation phi, then centre,
+scale and bias in the deformed space, then back. Statistics live in phi(X).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from eegtensor.geometry._groups import Groups
+from eegtensor.geometry._scalar import EXP, LOG, power
+from eegtensor.geometry.mean import frechet_mean
+from eegtensor.geometry.normalization import (
+    Momenta,
+    Norm,
+    Statistics,
+    affine_batch,
+    affine_geodesic,
+    affine_update,
+    fit_affine,
+    flat_update,
+    from_log_cholesky,
+    log_cholesky,
+    whitening,
+)
+from eegtensor.geometry.spectral import congruence, spectral, symmetrize
+
+Pair = tuple[Tensor, Tensor]
+# From one entry for each group to one for each trial.
+Spread = Callable[[Tensor], Tensor]
+
+
+class Space(Protocol):
+    """What a layer with running statistics needs of a space; V is phi(X)."""
+
+    def update(
+        self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
+    ) -> Statistics:
+        """Return the statistics after a batch."""
+
+    def fit(self, V: Tensor, groups: Groups) -> Pair:
+        """Return mean and dispersion of each group, without momentum."""
+
+    def pool(self, mean: Tensor, variance: Tensor) -> Pair:
+        """Return one common statistic, shapes (1, ...), of several domains'."""
+
+    def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
+        """Return statistics moved by t, (K,), to those of more trials."""
+
+
+class MatrixSpace(Space, Protocol):
+    """A space of SPD matrices."""
+
+    def enter(self, X: Tensor, unit: Tensor) -> Tensor:
+        """Return phi(X), shape (b, n, n)."""
+
+    def origin(self, n: int) -> Tensor:
+        """Return phi(I), shape (n, n)."""
+
+    def leave(
+        self,
+        V: Tensor,
+        mean: Tensor,
+        scale: Tensor | None,
+        spread: Spread,
+        bias: Tensor | None,
+        *,
+        log: bool,
+    ) -> Tensor:
+        """Return the normalised matrices, or their logarithms, (b, n, n)."""
+
+
+@dataclass(frozen=True)
+class AffineSpace:
+    """phi(X) = X^theta with the affine-invariant metric."""
+
+    norm: Norm
+    theta: float
+    congruence: str
+    steps: int
+    detach_whitening: bool
+
+    def enter(self, X: Tensor, unit: Tensor) -> Tensor:
+        """Return X^theta."""
+        return _power(X, self.theta)
+
+    def origin(self, n: int) -> Tensor:
+        """Return I."""
+        return torch.eye(n)
+
+    def update(
+        self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
+    ) -> Statistics:
+        """Move along the geodesic to one Karcher step from the arithmetic mean."""
+        batch = affine_batch(
+            V, groups, self.norm, steps=self.steps, detach=self.detach_whitening
+        )
+        return affine_update(batch, old, momenta, self.norm)
+
+    def fit(self, V: Tensor, groups: Groups) -> Pair:
+        """Return Frechet means and mean squared distances."""
+        return fit_affine(V, groups, self.norm)
+
+    def pool(self, mean: Tensor, variance: Tensor) -> Pair:
+        """Return the Frechet mean of means."""
+        return frechet_mean(mean, tol=1e-10)[None], variance.mean(dim=0, keepdim=True)
+
+    def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
+        """Move along the geodesic; dispersions add as in a flat space."""
+        apart = spectral(congruence(whitening(old[0]), new[0]), LOG)
+        variance = _merged(old[1], new[1], self.norm.squared(apart), t)
+        return affine_geodesic(old[0], new[0], t), variance
+
+    def leave(
+        self,
+        V: Tensor,
+        mean: Tensor,
+        scale: Tensor | None,
+        spread: Spread,
+        bias: Tensor | None,
+        *,
+        log: bool,
+    ) -> Tensor:
+        """Centre by congruence and scale by a power, log(Z^p) = p log Z."""
+        W = spread(whitening(mean, self.congruence).to(V.dtype))
+        Z = congruence(W, V)
+        if bias is not None:
+            Y = congruence(self._root(bias).to(V.dtype), _power(Z, scale))
+            return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
+        if log:
+            return _log(Z, 1.0 / self.theta, scale)
+        if scale is None:
+            return _power(Z, 1.0 / self.theta)
+        return _power(Z, scale / self.theta)
+
+    def _root(self, bias: Tensor) -> Tensor:
+        """Return K with K K' = bias^theta."""
+        bias = symmetrize(bias.double())
+        if self.congruence == "symmetric":
+            return _power(bias, self.theta / 2.0)
+        return torch.linalg.cholesky(_power(bias, self.theta))
+
+
+class _Flat:
+    """Statistics where means are arithmetic."""
+
+    norm: Norm
+
+    def update(
+        self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
+    ) -> Statistics:
+        """Move by the weight of the batch."""
+        return flat_update(V, groups, old, momenta, self.norm.squared)
+
+    def fit(self, V: Tensor, groups: Groups) -> Pair:
+        """Return arithmetic means and mean squared norms about them."""
+        return fit_flat(V, groups, self.norm.squared)
+
+    def pool(self, mean: Tensor, variance: Tensor) -> Pair:
+        """Return the mean of means and of variances."""
+        return mean.mean(dim=0, keepdim=True), variance.mean(dim=0, keepdim=True)
+
+    def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
+        """Return mean and variance of both sets together."""
+        return move_flat(old, new, t, self.norm.squared)
+
+
+@dataclass(frozen=True)
+class LogEuclideanSpace(_Flat):
+    """phi(X) = log X, flat."""
+
+    norm: Norm
+
+    def enter(self, X: Tensor, unit: Tensor) -> Tensor:
+        """Return log X."""
+        return _log(X)
+
+    def origin(self, n: int) -> Tensor:
+        """Return 0."""
+        return torch.zeros(n, n)
+
+    def leave(
+        self,
+        V: Tensor,
+        mean: Tensor,
+        scale: Tensor | None,
+        spread: Spread,
+        bias: Tensor | None,
+        *,
+        log: bool,
+    ) -> Tensor:
+        """Subtract and multiply; no decomposition if the logarithm is asked for."""
+        V = _scaled(V - spread(mean).to(V.dtype), scale)
+        if bias is not None:
+            V = V + _log(symmetrize(bias.double())).to(V.dtype)
+        return V if log else spectral(symmetrize(V), EXP)
+
+
+@dataclass(frozen=True)
+class LogCholeskySpace(_Flat):
+    """phi(X): Cholesky factor of X^theta with the logarithm of its diagonal, flat."""
+
+    norm: Norm
+    theta: float
+
+    def enter(self, X: Tensor, unit: Tensor) -> Tensor:
+        """Return the coordinates of X^theta / unit."""
+        return log_cholesky(_power(X, self.theta), unit)
+
+    def log_unit(self, X: Tensor) -> Tensor:
+        """Return log det(X^theta) / n, shape (b,), float64."""
+        factor, _ = torch.linalg.cholesky_ex(X.detach().double())
+        logs = factor.diagonal(dim1=-2, dim2=-1).log()
+        return 2.0 * self.theta * logs.mean(dim=-1)
+
+    def origin(self, n: int) -> Tensor:
+        """Return 0."""
+        return torch.zeros(n, n)
+
+    def leave(
+        self,
+        V: Tensor,
+        mean: Tensor,
+        scale: Tensor | None,
+        spread: Spread,
+        bias: Tensor | None,
+        *,
+        log: bool,
+    ) -> Tensor:
+        """Subtract, multiply, and put the factor together again."""
+        V = _scaled(V - spread(mean).to(V.dtype), scale)
+        if bias is not None:
+            deformed = _power(symmetrize(bias.double()), self.theta)
+            V = V + log_cholesky(deformed, torch.ones_like(deformed[0, 0])).to(V.dtype)
+        Y = from_log_cholesky(V)
+        return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
+
+
+def fit_flat(V: Tensor, groups: Groups, squared: Callable[[Tensor], Tensor]) -> Pair:
+    """Return each group's mean and mean squared norm about it."""
+    (mean,) = groups.average(V)
+    (variance,) = groups.average(squared(V - groups.spread(mean)))
+    return mean, variance
+
+
+def move_flat(
+    old: Pair, new: Pair, t: Tensor, squared: Callable[[Tensor], Tensor]
+) -> Pair:
+    """Return mean and variance of two sets of which the new one has share t."""
+    apart = new[0] - old[0]
+    between = squared(apart)
+    mean = old[0] + t.view(-1, *(1 for _ in apart.shape[1:])) * apart
+    t = t.view(-1, *(1 for _ in between.shape[1:]))
+    return mean, _merged(old[1], new[1], between, t)
+
+
+def _merged(old: Tensor, new: Tensor, between: Tensor, t: Tensor) -> Tensor:
+    return (1.0 - t) * old + t * new + t * (1.0 - t) * between
+
+
+def _scaled(V: Tensor, scale: Tensor | None) -> Tensor:
+    return V if scale is None else V * scale[:, None, None]
+
+
+def _log(X: Tensor, factor: float = 1.0, scale: Tensor | None = None) -> Tensor:
+    """Return the logarithm times a number and one number for each trial."""
+    out: Tensor = _scaled(spectral(X, LOG), scale)
+    return out if factor == 1.0 else out * factor
+
+
+def _power(X: Tensor, p: float | Tensor | None) -> Tensor:
+    """Return X^p for one power or one a trial; None is 1."""
+    if p is None or (not isinstance(p, Tensor) and p == 1.0):
+        return X
+    if isinstance(p, Tensor):
+        out: Tensor = spectral(X, power(p.detach()[:, None]), parameter=p)
+    else:
+        out = spectral(X, power(p))
+    return out
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """Feature vectors, with one variance for each feature or for all of them."""
+
+    dispersion: str
+
+    def squared(self, V: Tensor) -> Tensor:
+        """Return squared entries, or their mean over the features."""
+        squares = V.square()
+        return squares if self.dispersion == "vector" else squares.mean(dim=-1)
+
+    def update(
+        self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
+    ) -> Statistics:
+        """Move by the weight of the batch, whose variance is about its own mean."""
+        return flat_update(V, groups, old, momenta, self.squared, about="batch")
+
+    def fit(self, V: Tensor, groups: Groups) -> Pair:
+        """Return means and biased variances."""
+        return fit_flat(V, groups, self.squared)
+
+    def pool(self, mean: Tensor, variance: Tensor) -> Pair:
+        """Return the mean of means and of variances."""
+        return mean.mean(dim=0, keepdim=True), variance.mean(dim=0, keepdim=True)
+
+    def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
+        """Return mean and variance of both sets together."""
+        return move_flat(old, new, t, self.squared)

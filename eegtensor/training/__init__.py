@@ -1,0 +1,85 @@
+"""Training: one loop, and the plugs that change what a step does.
+
+`train` runs a network over trials; perturbations, objectives, gradient
+transforms, averagers and samplers plug into it, as `METHODS` lists them.
+"""
+
+from eegtensor.training.adapters import register_adapter
+from eegtensor.training.batch import Batch
+from eegtensor.training.callbacks import (
+    BestWeights,
+    CSVLog,
+    EarlyStopping,
+    MomentumSchedule,
+    Progress,
+)
+from eegtensor.training.checkpoint import Checkpoint
+from eegtensor.training.device import as_device, device_of
+from eegtensor.training.evaluation import balanced_accuracy, evaluate
+from eegtensor.training.history import History
+from eegtensor.training.loop import train
+from eegtensor.training.methods import METHODS, Method
+from eegtensor.training.network import Network, forward_all
+from eegtensor.training.objectives import CrossEntropy, WeightedSum
+from eegtensor.training.optim import check_optimizer, make_optimizer
+from eegtensor.training.protocols import (
+    Averager,
+    Callback,
+    Delta,
+    GradTransform,
+    Objective,
+    Perturbation,
+    Sampler,
+    StepContext,
+    TrainState,
+)
+from eegtensor.training.sampler import DomainBalancedSampler, ShuffleSampler
+from eegtensor.training.schedules import Momenta, momentum_schedule
+from eegtensor.training.space import ParamSpace
+from eegtensor.training.statistics import (
+    StatisticsGuard,
+    copy_statistics,
+    evaluating,
+)
+
+__all__ = [
+    "METHODS",
+    "Averager",
+    "Batch",
+    "BestWeights",
+    "CSVLog",
+    "Callback",
+    "Checkpoint",
+    "CrossEntropy",
+    "Delta",
+    "DomainBalancedSampler",
+    "EarlyStopping",
+    "GradTransform",
+    "History",
+    "Method",
+    "Momenta",
+    "MomentumSchedule",
+    "Network",
+    "Objective",
+    "ParamSpace",
+    "Perturbation",
+    "Progress",
+    "Sampler",
+    "ShuffleSampler",
+    "StatisticsGuard",
+    "StepContext",
+    "TrainState",
+    "WeightedSum",
+    "as_device",
+    "balanced_accuracy",
+    "check_optimizer",
+    "copy_statistics",
+    "device_of",
+    "evaluate",
+    "evaluating",
+    "forward_all",
+    "make_optimizer",
+    "momentum_schedule",
+    "register_adapter",
+    "train",
+]

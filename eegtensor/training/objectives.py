@@ -1,0 +1,93 @@
+"""Losses, and several of them as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eegtensor._check import fail
+from eegtensor.training.batch import Batch
+
+if TYPE_CHECKING:
+    from eegtensor.training.protocols import Objective, StepContext
+
+
+class CrossEntropy:
+    """Cross entropy of logits, shape (n_trials, n_classes), one loss a trial."""
+
+    per_trial = True
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
+    ) -> Tensor:
+        """Return -log softmax(outputs)[y], shape (n_trials,)."""
+        if batch.y is None:
+            fail("Cross entropy got trials without labels", fix="give y to the Batch")
+        return F.cross_entropy(outputs, batch.y, reduction="none")
+
+
+class WeightedSum:
+    """Objectives as one: a scalar, the weighted sum of them.
+
+    Losses of trials are averaged over the batch, each times the trial's weight
+    where the batch has weights. They are not divided by the sum of the weights:
+    with weights 1 / (n p) of trials drawn with probability p the gradient stays
+    unbiased.
+
+    Parameters
+    ----------
+    objective : Objective | sequence of Objective or (weight, Objective)
+    """
+
+    def __init__(
+        self, objective: Objective | Sequence[Objective | tuple[float, Objective]]
+    ) -> None:
+        items = objective if isinstance(objective, Sequence) else [objective]
+        self.terms: list[tuple[float, Objective]] = [
+            item if isinstance(item, tuple) else (1.0, item) for item in items
+        ]
+        if not self.terms:
+            fail("There is no objective", fix="give at least one, as CrossEntropy()")
+        for _, term in self.terms:
+            if not hasattr(term, "per_trial"):
+                fail(
+                    f"{type(term).__name__} does not say whether it gives one loss a "
+                    "trial or a scalar",
+                    fix="set its attribute per_trial to True or False",
+                )
+
+    @property
+    def scalar_terms(self) -> list[str]:
+        """Names of the objectives that give a scalar."""
+        return [type(o).__name__ for _, o in self.terms if not o.per_trial]
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Objectives that are modules themselves."""
+        return [o for _, o in self.terms if isinstance(o, nn.Module)]
+
+    def __call__(self, batch: Batch, outputs: Any, context: StepContext) -> Tensor:
+        """Return the sum; losses of trials are left in ``context.trial_losses``."""
+        total: Tensor | None = None
+        trial_losses: Tensor | None = None
+        for factor, objective in self.terms:
+            loss = objective(context.model, batch, outputs, context)
+            if loss.shape != ((len(batch),) if objective.per_trial else ()):
+                fail(
+                    f"{type(objective).__name__} returned a loss of shape "
+                    f"{tuple(loss.shape)} for {len(batch)} trials",
+                    why="Its per_trial says " + str(objective.per_trial),
+                    fix="return (n_trials,) with per_trial=True, a scalar with False",
+                )
+            if objective.per_trial:
+                part = loss.detach() * factor
+                trial_losses = part if trial_losses is None else trial_losses + part
+                loss = (loss if batch.weight is None else loss * batch.weight).mean()
+            loss = loss if factor == 1.0 else loss * factor
+            total = loss if total is None else total + loss
+        context.trial_losses = trial_losses
+        assert total is not None
+        return total

@@ -1,0 +1,163 @@
+"""The plugs of a run, sorted into the places where a step uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eegtensor._check import check_option, fail
+from eegtensor.training.batch import Batch
+from eegtensor.training.objectives import WeightedSum
+from eegtensor.training.protocols import (
+    Averager,
+    Delta,
+    GradTransform,
+    Perturbation,
+    Sampler,
+    StepContext,
+)
+
+
+@dataclass(frozen=True)
+class Plugs:
+    """What changes a step.
+
+    Attributes
+    ----------
+    first : list of Perturbation
+        Drawn before the first pass: of inputs, of latent layers, and of weights
+        where that takes no gradient.
+    second : Perturbation | None
+        Of weights, for a second pass.
+    grad_transform : GradTransform | None
+    averager : Averager | None
+    """
+
+    first: list[Perturbation]
+    second: Perturbation | None
+    grad_transform: GradTransform | None
+    averager: Averager | None
+
+    @classmethod
+    def sort(
+        cls,
+        perturbation: Perturbation | Sequence[Perturbation],
+        grad_transform: GradTransform | None = None,
+        averager: Averager | None = None,
+    ) -> Plugs:
+        """Return plugs in their places.
+
+        Raises
+        ------
+        EEGTensorError
+            If a perturbation says no known place, or two are of weights.
+        """
+        if not isinstance(perturbation, Sequence):
+            perturbation = [perturbation]
+        for p in perturbation:
+            check_option(
+                f"{type(p).__name__}.where", p.where, ("input", "latent", "weight")
+            )
+        weight = [p for p in perturbation if p.where == "weight"]
+        if len(weight) > 1:
+            fail(
+                "Two perturbations of weights: "
+                + " and ".join(type(p).__name__ for p in weight),
+                why="A step has one second pass, at one set of perturbed weights",
+                fix="choose one of them",
+            )
+        second = weight[0] if weight and weight[0].extra_gradients else None
+        first = [p for p in perturbation if p is not second]
+        # Inputs are attacked at the weights of the step, before those move.
+        first.sort(key=lambda p: p.where == "weight")
+        return cls(first, second, grad_transform, averager)
+
+    def parts(self, **others: Any) -> dict[str, Any]:
+        """Return everything with a state by a name, lists of things by numbers."""
+        others |= {
+            "perturbation": [*self.first, *([self.second] if self.second else [])],
+            "grad_transform": self.grad_transform,
+            "averager": self.averager,
+        }
+        named = {
+            f"{name} {i}" if isinstance(value, list) else name: item
+            for name, value in others.items()
+            for i, item in enumerate(value if isinstance(value, list) else [value])
+        }
+        return {
+            name: item
+            for name, item in named.items()
+            if hasattr(item, "state_dict") and hasattr(item, "load_state_dict")
+        }
+
+
+def apply_delta(delta: Delta, context: StepContext, reverts: ExitStack) -> None:
+    """Put a perturbation in place until `reverts` closes."""
+    # Entered before it is applied: a perturbation half in place is taken back too.
+    reverts.callback(delta.revert)
+    batch = delta.apply()
+    if batch is not None:
+        context.batch = batch
+
+
+@torch.no_grad()
+def mix_gradients(
+    first: Sequence[tuple[nn.Parameter, Tensor | None]], mix: float
+) -> None:
+    """Make gradients (1 - mix) times those of the first pass plus mix times theirs."""
+    if mix == 1.0:
+        return
+    for p, gradient in first:
+        if p.grad is None:
+            p.grad = None if gradient is None else gradient * (1.0 - mix)
+        elif gradient is None:
+            p.grad *= mix
+        else:
+            p.grad.lerp_(gradient, 1.0 - mix)
+
+
+def transform_gradients(transform: GradTransform, context: StepContext) -> None:
+    """Give the parameters the gradients that a transform returns."""
+    named = dict(context.model.named_parameters())
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    for name, gradient in transform(gradients, context).items():
+        named[name].grad = gradient
+
+
+def epoch_batches(
+    data: Batch, sampler: Sampler, epoch: int, objective: WeightedSum
+) -> tuple[Batch, Sequence[Tensor]]:
+    """Return the trials of an epoch with their weights, and each batch's indices.
+
+    Raises
+    ------
+    EEGTensorError
+        If the sampler has no batch, or weights meet an objective without losses
+        of trials.
+    """
+    batches = sampler.indices(epoch)
+    if not len(batches):
+        fail(
+            f"{type(sampler).__name__} has no batch in epoch {epoch}",
+            fix="give it more trials or smaller batches",
+        )
+    weights = sampler.weights(epoch)
+    if weights is not None:
+        weights = weights.to(data.device)
+        weights = weights if data.weight is None else weights * data.weight
+        data = replace(data, weight=weights)
+    if data.weight is not None and objective.scalar_terms:
+        fail(
+            "Trials have weights, but one loss for a whole batch comes from "
+            + ", ".join(objective.scalar_terms),
+            why="There are no losses of trials that weights could multiply",
+            fix="leave the weights out, or choose objectives with per_trial=True",
+        )
+    # All at once: a copy to a GPU in every step would make it wait.
+    order = torch.cat(list(batches)).to(data.device)
+    return data, order.split([len(batch) for batch in batches])

@@ -1,0 +1,393 @@
+"""Networks as scikit-learn classifiers that adapt: state here, work elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from torch import Tensor, nn
+
+from eegtensor._check import check_signals, fail
+from eegtensor.domains import (
+    UNSEEN,
+    Domain,
+    check_unseen_policy,
+    domain_names,
+    encode_domains,
+    raise_unseen,
+)
+from eegtensor.features._base import DomainEstimator, check_fitted, class_codes
+from eegtensor.training import (
+    Batch,
+    BestWeights,
+    Callback,
+    CrossEntropy,
+    DomainBalancedSampler,
+    EarlyStopping,
+    Progress,
+    Sampler,
+    as_device,
+    forward_all,
+    make_optimizer,
+    train,
+)
+from eegtensor.training.sampler import as_seed
+from eegtensor.transfer._perdomain import TARGET, _refuse_single, _target_names
+from eegtensor.transfer._retarget import (
+    check_adaptation,
+    check_label_shift,
+    encode,
+    retarget,
+)
+from eegtensor.transfer._saving import SavedNetwork
+from eegtensor.transfer._trialcache import digests
+from eegtensor.transfer._validation import held_out, refitted_loss
+
+
+def _can_adapt(self: NetworkClassifier) -> bool:
+    return self.can_adapt
+
+
+class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
+    """Base of classifiers that train a network with statistics per domain.
+
+    A subclass gives `_build`, and where its network takes something else than
+    trials, `_inputs`. Its parameters are those that the methods here read.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (n_classes,)
+    network_ : torch.nn.Module
+        In evaluation mode, with statistics of the sources and of all domains
+        adapted to; no trial is kept.
+    history_ : History
+        Losses of every epoch.
+    prior_ : ndarray, shape (n_classes,)
+        Share of each class in the sources.
+    adaptation_ : dict of Domain to str
+        What `adapt` and `partial_adapt` did for each domain.
+    last_target_ : Domain | None
+        What `predict` without domains uses: the domain adapted last.
+    """
+
+    epochs: int
+    batch_size: int
+    domains_per_batch: int
+    lr: float
+    weight_decay: float
+    validation: str | None
+    validation_fraction: float
+    patience: int | None
+    adaptation: str
+    prior: str
+    prior_trials: float
+    unseen: str
+    device: str
+    random_state: int | None
+    verbose: bool
+    # A module whose parts mypy cannot know.
+    network_: Any
+
+    @abstractmethod
+    def _build(
+        self,
+        n_chans: int,
+        n_outputs: int,
+        n_times: int,
+        domains: Sequence[Domain],
+        generator: torch.Generator | None,
+    ) -> Any:
+        """Return a network, initialised from the generator.
+
+        It is called as ``network(x, domain)`` and has ``fit_statistics(x,
+        domain)``, ``add_domains`` and what `retarget` needs.
+        """
+
+    def _inputs(self, X: NDArray, keys: Sequence[bytes], order: NDArray) -> Tensor:
+        """Return what `network_` takes of the trials in `order`, on the CPU.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times)
+        keys : sequence of bytes, one a trial
+            Digests, for what need not be computed twice.
+        order : ndarray of int
+        """
+        return torch.from_numpy(np.ascontiguousarray(X[order]))
+
+    def _callbacks(self) -> list[Callback]:
+        """Return what a subclass does beside training, such as schedules."""
+        return []
+
+    @property
+    def can_adapt(self) -> bool:
+        """Whether the network has statistics per domain."""
+        return True
+
+    def fit(
+        self,
+        X: NDArray,
+        y: ArrayLike,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network, then fit the statistics of every source domain.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times), volts
+        y : array-like, shape (n_trials,)
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+
+        Raises
+        ------
+        EEGTensorError
+            If samples are not finite, labels are missing or of one class, or
+            parameters do not fit the data.
+        """
+        check_unseen_policy(self.unseen)
+        check_adaptation(self.adaptation, self.prior, self.prior_trials)
+        device = as_device(self.device)
+        X = check_signals(X)
+        classes, labels = class_codes(y, len(X), type(self).__name__)
+        codes, names = encode_domains(domain_names(len(X), subjects, sessions))
+        # In an order of their own: the order in which trials come means nothing.
+        table = sorted(names)
+        codes = np.asarray([table.index(name) for name in names])[codes]
+        keys = digests(X)
+        order = np.asarray(
+            sorted(range(len(X)), key=lambda i: (codes[i], keys[i], labels[i]))
+        )
+        codes, labels = codes[order], labels[order]
+        seed = as_seed(self.random_state)
+        generator = torch.Generator().manual_seed(seed)
+        n_chans, n_times = X.shape[1:]
+        network = self._build(n_chans, len(classes), n_times, table, generator)
+        check_label_shift(network, self.adaptation)
+        self.network_ = network.to(device).eval()
+        self.classes_ = classes
+        self._size = (n_chans, n_times)
+        data = Batch(
+            self._inputs(X, keys, order).to(device),
+            torch.from_numpy(labels).to(device),
+            torch.from_numpy(codes).to(device),
+        )
+        kept = held_out(
+            self.validation, codes, table, labels, self.validation_fraction, seed
+        )
+        self._train(data, kept, seed)
+        fit_statistics(self.network_, data)
+        self.prior_ = np.bincount(labels, minlength=len(classes)) / len(labels)
+        self.adaptation_: dict[Domain, str] = {}
+        # Labelled target trials come with the sources: see Pipeline.
+        self.last_target_: Domain | None = TARGET if TARGET in table else None
+        return self
+
+    def _train(self, data: Batch, kept: NDArray[np.bool_], seed: int) -> None:
+        """Train on the trials that are not kept back, and go back to the best epoch."""
+        part = {
+            side: data.pick(torch.from_numpy(np.flatnonzero(mask)).to(data.device))
+            for side, mask in (("train", ~kept), ("valid", kept))
+        }
+        callbacks = self._callbacks()
+        validation: Any = None
+        if kept.any():
+            validation = part["valid"]
+            if self.validation == "domains":
+                validation = refitted_loss(part["valid"])
+            callbacks.append(
+                BestWeights()
+                if self.patience is None
+                else EarlyStopping(patience=self.patience)
+            )
+        elif self.patience is not None:
+            fail(
+                f"patience={self.patience} has nothing to watch without validation",
+                fix="set validation='trials' or 'domains', or patience=None",
+            )
+        if self.verbose:
+            callbacks.append(Progress(type(self).__name__))
+        self.history_ = train(
+            self.network_,
+            part["train"],
+            objective=CrossEntropy(),
+            optimizer=make_optimizer(
+                self.network_, lr=self.lr, weight_decay=self.weight_decay
+            ),
+            sampler=self._sampler(part["train"], seed),
+            epochs=self.epochs,
+            validation=validation,
+            callbacks=callbacks,
+            random_state=seed,
+        )
+
+    def _sampler(self, data: Batch, seed: int) -> Sampler:
+        """Return batches of a few domains each, with their proportions of classes."""
+        return DomainBalancedSampler(
+            data.domain,
+            data.y,
+            batch_size=self.batch_size,
+            domains_per_batch=self.domains_per_batch,
+            random_state=seed,
+        )
+
+    @available_if(_can_adapt)
+    def adapt(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Self:
+        """Set the statistics of the domains in an unlabelled batch.
+
+        How is said by the parameter `adaptation`. No source trial is needed.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times)
+            Without subjects and sessions the batch is one domain, "target".
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+
+        Raises
+        ------
+        EEGTensorError
+            If a domain has a single trial.
+        """
+        if self.adaptation == "online":
+            return self.partial_adapt(X, subjects=subjects, sessions=sessions)
+        X = self._check_fitted_to(X)
+        names = _target_names(len(X), subjects, sessions)
+        network, done = self._retargeted(X, names, "adapt")
+        self.network_ = network
+        self.adaptation_ = {**self.adaptation_, **done}
+        self.last_target_ = names[-1]
+        return self
+
+    @available_if(_can_adapt)
+    def partial_adapt(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Self:
+        """Move the statistics trial by trial, in the order given.
+
+        A domain met for the first time starts at the sources' common
+        statistics, which count as `prior_trials` trials.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times)
+            One trial or more; without domains they are of one, "target".
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+        """
+        X = self._check_fitted_to(X)
+        names = _target_names(len(X), subjects, sessions)
+        network = copy.deepcopy(self.network_)
+        x = self._all_inputs(X)
+        done = retarget(network, x, names, "online", prior_trials=self.prior_trials)
+        self.network_ = network
+        self.adaptation_ = {**self.adaptation_, **done}
+        self.last_target_ = names[-1]
+        return self
+
+    def _retargeted(
+        self, X: NDArray, names: list[Domain], action: str
+    ) -> tuple[nn.Module, dict[Domain, str]]:
+        """Return an adapted copy of the network, and what was done."""
+        codes, table = encode_domains(names)
+        _refuse_single(table, np.bincount(codes), action)
+        # A copy: an interrupt leaves all as it was, and shallow copies of this
+        # estimator stay independent.
+        network = copy.deepcopy(self.network_)
+        method = "refit" if self.adaptation == "online" else self.adaptation
+        prior = tuple(self.prior_) if self.prior == "source" else None
+        done = retarget(network, self._all_inputs(X), names, method, prior=prior)
+        return network, done
+
+    def predict(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return the predicted classes, shape (n_trials,)."""
+        logits = self._logits(X, subjects, sessions)
+        return self.classes_[logits.argmax(dim=1).numpy()]
+
+    def predict_proba(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return class probabilities, shape (n_trials, n_classes)."""
+        p: NDArray = self._logits(X, subjects, sessions).softmax(dim=1).numpy()
+        return p
+
+    def decision_function(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return logits; of two classes the second's minus the first's, (n_trials,)."""
+        z: NDArray = self._logits(X, subjects, sessions).numpy()
+        return z[:, 1] - z[:, 0] if z.shape[1] == 2 else z
+
+    def _logits(
+        self, X: NDArray, subjects: ArrayLike | None, sessions: ArrayLike | None
+    ) -> Tensor:
+        X = self._check_fitted_to(X)
+        names = domain_names(len(X), subjects, sessions)
+        network, policy = self.network_, self.unseen
+        # Without names there is no unseen domain to adapt to or to refuse.
+        if subjects is None and sessions is None:
+            policy = "pooled"
+            if self.last_target_ is not None:
+                names = [self.last_target_] * len(X)
+        codes = encode(network, names)
+        new = (codes == UNSEEN).cpu().numpy()
+        if new.any() and policy != "pooled":
+            unknown = [name for name, is_new in zip(names, new, strict=True) if is_new]
+            if policy == "raise":
+                raise_unseen(unknown, network.norm.names)
+            # Of this batch and for it alone: nothing is kept.
+            network, _ = self._retargeted(X[new], unknown, "unseen='adapt'")
+            codes = encode(network, names)
+        data = Batch(self._all_inputs(X), domain=codes.cpu())
+        return forward_all(network, data).double().cpu()
+
+    def _all_inputs(self, X: NDArray) -> Tensor:
+        return self._inputs(X, digests(X), np.arange(len(X)))
+
+    def _check_fitted_to(self, X: Any) -> NDArray:
+        check_fitted(self, "network_")
+        X = check_signals(X)
+        if X.shape[1:] != self._size:
+            (n_chans, n_times), (c, t) = X.shape[1:], self._size
+            fail(
+                f"X has {n_chans} channels x {n_times} samples, fit saw {c} x {t}",
+                fix="use the same channels, rate and window as in fit",
+            )
+        return X
+
+
+def fit_statistics(network: Any, data: Batch) -> None:
+    """Fit the statistics of all domains of some trials, in evaluation mode."""
+    network.eval()
+    with torch.no_grad():
+        network.fit_statistics(data.x, data.domain)

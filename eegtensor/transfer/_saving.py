@@ -1,0 +1,138 @@
+"""A fitted network classifier as one file that holds no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eegtensor._check import fail
+from eegtensor._optional import need
+from eegtensor.domains import Domain
+from eegtensor.features._base import check_fitted
+from eegtensor.training import History, as_device
+from eegtensor.training.packing import pack, unpack
+
+_FORMAT = "eegtensor classifier 1"
+
+
+class SavedNetwork:
+    """`save` and `load` of a classifier around a network."""
+
+    classes_: NDArray
+    prior_: NDArray
+    network_: Any
+    history_: History
+    adaptation_: dict[Domain, str]
+    last_target_: Domain | None
+    device: str
+    _size: tuple[int, int]
+
+    @abstractmethod
+    def _build(
+        self,
+        n_chans: int,
+        n_outputs: int,
+        n_times: int,
+        domains: Sequence[Domain],
+        generator: torch.Generator | None,
+    ) -> Any:
+        """Return an untrained network."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier to one file: safetensors and JSON, no pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            The file is never seen half written.
+        """
+        check_fitted(self, "network_")  # type: ignore[arg-type]
+        target = self.last_target_
+        content = {
+            "kind": type(self).__name__,
+            "parameters": self.get_params(deep=False),  # type: ignore[attr-defined]
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "size": list(self._size),
+            "prior": self.prior_,
+            "history": self.history_.rows,
+            "adaptation": [
+                [list(name), done] for name, done in self.adaptation_.items()
+            ],
+            "last_target": None if target is None else list(target),
+            "network": dict(self.network_.state_dict()),
+        }
+        _write(Path(path), content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
+        """Return the classifier of a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+        device : str | None
+            In place of the one it was trained with.
+
+        Raises
+        ------
+        EEGTensorError
+            If the file is missing, damaged or holds another kind of classifier.
+        """
+        content = _read(Path(path))
+        if content["kind"] != cls.__name__:
+            fail(
+                f"{path} holds a {content['kind']}, not a {cls.__name__}",
+                fix=f"call {content['kind']}.load(...)",
+            )
+        parameters = content["parameters"]
+        if device is not None:
+            parameters["device"] = device
+        loaded = cls(**parameters)
+        n_chans, n_times = loaded._size = tuple(content["size"])
+        loaded.classes_ = np.asarray(content["classes"], dtype=content["classes_dtype"])
+        network = loaded._build(n_chans, len(loaded.classes_), n_times, (), None)
+        network.load_state_dict(content["network"])
+        loaded.network_ = network.to(as_device(loaded.device)).eval()
+        loaded.prior_ = content["prior"]
+        loaded.history_ = History(content["history"])
+        loaded.adaptation_ = {Domain(*n): done for n, done in content["adaptation"]}
+        target = content["last_target"]
+        loaded.last_target_ = None if target is None else Domain(*target)
+        return loaded
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    tree, tensors = pack(content)
+    save = need("safetensors.torch", "saving classifiers").save
+    data = save(tensors, metadata={"format": _FORMAT, "state": json.dumps(tree)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    safetensors = need("safetensors", "loading classifiers")
+    fix = "give the path of a file that save(path) wrote"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
+    except (safetensors.SafetensorError, OSError) as error:
+        fail(f"{path} is no whole classifier: {error}", fix=fix, cause=error)
+    if header.get("format") != _FORMAT:
+        fail(f"{path} is of format {header.get('format')!r}, not {_FORMAT!r}", fix=fix)
+    content: dict[str, Any] = unpack(json.loads(header["state"]), tensors)
+    return content
