@@ -18,7 +18,8 @@ logger = logging.getLogger("eegtensor")
 
 _SCALARS = ("seconds_fit", "n_source")
 _ARRAYS = ("trials", "y_pred", "seconds_adapt", "seconds_predict", "adapted")
-_OPTIONAL = ("probabilities", "decision")
+# Entries of before there were patterns lack them.
+_OPTIONAL = ("probabilities", "decision", "matrices", "covariance")
 
 
 class FoldCache:

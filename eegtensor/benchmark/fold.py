@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from eegtensor.benchmark.estimators import (
     outputs,
 )
 from eegtensor.benchmark.modes import Mode, Part
+from eegtensor.benchmark.network_patterns import ask_for_patterns
 from eegtensor.benchmark.prefixes import Ready
 from eegtensor.benchmark.splits import Fold
 
@@ -68,6 +70,9 @@ class Outcome:
         Of the whole adaptation, and of one predicted trial.
     adapted : ndarray of bool, one entry a part
         Whether the estimator did adapt.
+    matrices, covariance : ndarray | None
+        What a network looks at, see `eegtensor.models.ClassPatterns`; None
+        where it was trained on labels of the held-out people.
     """
 
     trials: NDArray[np.int64]
@@ -79,6 +84,8 @@ class Outcome:
     seconds_adapt: NDArray
     seconds_predict: NDArray
     adapted: NDArray[np.bool_]
+    matrices: NDArray | None = None
+    covariance: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,22 @@ class _Fitted:
         call(estimator, "fit", X, y, **job.labels.domains(index))
         return estimator
 
+    @cached_property
+    def patterns(self) -> Any:
+        """What it looks at in its source trials, or twice None."""
+        job, index = self._job, self.index
+        if not self._ready.has_signals:
+            return None, None
+        found = ask_for_patterns(
+            self.estimator,
+            self._ready.X,
+            job.labels.classes,
+            index,
+            derive_seed(job.seed, "patterns", job.fold.index),
+            job.labels.domains,
+        )
+        return (None, None) if found is None else found
+
     def copy(self) -> Any:
         try:
             return copy.deepcopy(self.estimator)
@@ -183,6 +206,7 @@ def _run_mode(
         seconds_adapt.append(result[1])
         seconds_predict.append(result[2])
         adapted.append(result[3])
+    matrices, covariance = (None, None) if mode.labelled else fitted.patterns
     return Outcome(
         trials=np.concatenate([part.predicted for part in parts]),
         y_pred=np.concatenate([s.y_pred for s in said]),
@@ -193,6 +217,8 @@ def _run_mode(
         seconds_adapt=np.asarray(seconds_adapt),
         seconds_predict=np.asarray(seconds_predict),
         adapted=np.asarray(adapted, dtype=bool),
+        matrices=matrices,
+        covariance=covariance,
     )
 
 

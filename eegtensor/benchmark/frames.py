@@ -1,4 +1,4 @@
-"""From outcomes of folds to the tidy frames of scores and predictions."""
+"""From outcomes of folds to tidy frames of scores and predictions, and patterns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from eegtensor.benchmark.metrics import (
     regression_scores,
 )
 from eegtensor.benchmark.modes import Mode, Part
+from eegtensor.benchmark.network_patterns import FoldPatterns
 from eegtensor.benchmark.splits import Fold
+from eegtensor.models.patterns import ClassPatterns
 
 FIRST_COLUMNS = (
     "dataset",
@@ -155,6 +157,20 @@ def make_frames(
     rows = [row for done in finished for row in score_rows(done, setting)]
     frames = [prediction_frame(done, setting) for done in finished]
     return pd.DataFrame(rows), pd.concat(frames, ignore_index=True)
+
+
+def patterns_by_pipeline(finished: list[Finished]) -> dict[str, list[FoldPatterns]]:
+    """Return what the network of each fold looks at, once for all modes."""
+    found: dict[tuple[str, int], FoldPatterns] = {}
+    for done in finished:
+        P, C = done.outcome.matrices, done.outcome.covariance
+        if P is not None and C is not None:
+            patterns = FoldPatterns(done.fold.test, ClassPatterns(P, C))
+            found.setdefault((done.pipeline, done.fold.index), patterns)
+    by_name: dict[str, list[FoldPatterns]] = {}
+    for (name, _), patterns in found.items():
+        by_name.setdefault(name, []).append(patterns)
+    return by_name
 
 
 def _rows_of_parts(parts: list[Part]) -> list[tuple[Part, NDArray[np.int64]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mne
@@ -71,29 +72,79 @@ def class_patterns(
     .. [2] Haufe et al., On the interpretation of weight vectors of linear models
        in multivariate neuroimaging, NeuroImage 87, 2014.
     """
-    classes = np.unique(sample.labels).tolist()
-    if len(classes) < 2:
-        fail("The trials have one class", fix="give trials of two classes or more")
-    pairs = [(c, "the others") for c in classes]
-    if len(classes) == 2:
-        pairs = [(classes[1], classes[0])]
+    pairs = contrasts_of(sample)
     found: dict[tuple[str, str], list[Pattern]] = {pair: [] for pair in pairs}
-    people = np.unique(sample.subjects)
-    for band in dict.fromkeys(sample.bands.tolist()):
-        here = np.flatnonzero(sample.bands == band)
-        moved = _moved_to_pooled(sample, here)
-        means = _class_means(moved, sample, people, classes)
-        basis = sample.basis[:, here]
-        channels = np.flatnonzero(np.abs(basis).sum(axis=1) > 0)
+    for band in bands_of(sample):
         for pair in pairs:
-            a = means[:, classes.index(pair[0])]
-            others = [i for i, c in enumerate(classes) if c != pair[0]]
-            b = means[:, others].mean(axis=1)
-            found[pair] += _contrast(a, b, basis[channels], channels, band, n_patterns)
+            found[pair] += _contrast(band, pair, n_patterns)
     return {
         pair: sorted(patterns, key=lambda p: -abs(p.decibel))[:n_patterns]
         for pair, patterns in found.items()
     }
+
+
+def contrasts_of(sample: Sample) -> list[tuple[str, str]]:
+    """Return which class is compared with what: the second with the first of two.
+
+    Raises
+    ------
+    EEGTensorError
+        If there is one class.
+    """
+    classes = np.unique(sample.labels).tolist()
+    if len(classes) < 2:
+        fail("The trials have one class", fix="give trials of two classes or more")
+    if len(classes) == 2:
+        return [(classes[1], classes[0])]
+    return [(c, "the others") for c in classes]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Class means of one filter band, every domain moved to the mean of all.
+
+    Attributes
+    ----------
+    name : str
+    basis : ndarray, shape (n_channels, n)
+        Spatial components as columns, see `Sample`.
+    channels : ndarray of int
+        Those that the components concern.
+    classes : list of str
+    means : ndarray, shape (n_people, n_classes, n, n)
+        NaN where a person has no trials of a class.
+    """
+
+    name: str
+    basis: NDArray
+    channels: NDArray
+    classes: list[str]
+    means: NDArray
+
+    def sides(self, pair: tuple[str, str]) -> tuple[NDArray, NDArray, NDArray]:
+        """Return people who have both sides of a contrast, and both of each.
+
+        Returns
+        -------
+        people : ndarray of int, shape (n_known,)
+        a, b : ndarray, shape (n_known, n, n)
+        """
+        a = self.means[:, self.classes.index(pair[0])]
+        others = [i for i, c in enumerate(self.classes) if c != pair[0]]
+        b = self.means[:, others].mean(axis=1)
+        known = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
+        return np.flatnonzero(known), a[known], b[known]
+
+
+def bands_of(sample: Sample) -> Iterator[Band]:
+    """Yield the class means of every band; people are in sorted order."""
+    people, classes = np.unique(sample.subjects), np.unique(sample.labels).tolist()
+    for name in dict.fromkeys(sample.bands.tolist()):
+        here = np.flatnonzero(sample.bands == name)
+        means = _class_means(_moved_to_pooled(sample, here), sample, people, classes)
+        basis = sample.basis[:, here]
+        channels = np.flatnonzero(np.abs(basis).sum(axis=1) > 0)
+        yield Band(name, basis, channels, classes, means)
 
 
 def _moved_to_pooled(sample: Sample, here: NDArray) -> NDArray:
@@ -120,17 +171,8 @@ def _class_means(
     return means
 
 
-def _contrast(
-    a: NDArray,
-    b: NDArray,
-    basis: NDArray,
-    channels: NDArray,
-    band: str,
-    n_patterns: int,
-) -> list[Pattern]:
-    """Return patterns of means `a` over `b`, both (n_people, n, n)."""
-    known = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
-    a, b = a[known], b[known]
+def _contrast(band: Band, pair: tuple[str, str], n_patterns: int) -> list[Pattern]:
+    _, a, b = band.sides(pair)
     if not len(a):
         return []
     ratios, filters = _ratios(a.mean(axis=0), b.mean(axis=0))
@@ -142,18 +184,17 @@ def _contrast(
             rest = np.arange(n_people) != i
             # Sources are paired by the rank of their ratio, not by their shape.
             w = _ratios(a[rest].mean(axis=0), b[rest].mean(axis=0))[1]
-            powers = [np.einsum("ij,ik,jk->k", m[i], w, w) for m in (a, b)]
-            unseen[i] = 10 * np.log10(powers[0] / powers[1])
+            unseen[i] = decibels(a[i], b[i], w)
     patterns = []
     for k in np.argsort(-np.abs(ratios), kind="stable")[:n_patterns]:
         # The covariance turns a filter into the pattern of its source [2]_.
-        values = basis @ (b.mean(axis=0) @ filters[:, k])
+        values = band.basis @ (b.mean(axis=0) @ filters[:, k])
         agree = np.sign(unseen[:, k]) == np.sign(ratios[k])
         patterns.append(
             Pattern(
-                values / values[np.abs(values).argmax()],
-                channels,
-                band,
+                largest_is_one(values[band.channels]),
+                band.channels,
+                band.name,
                 float(ratios[k]),
                 float(unseen[:, k].mean()),
                 int(agree.sum()),
@@ -161,6 +202,17 @@ def _contrast(
             )
         )
     return patterns
+
+
+def decibels(a: NDArray, b: NDArray, filters: NDArray) -> NDArray:
+    """Return the power of spatial filters, as columns, in a over b."""
+    power = [np.einsum("ij,ik,jk->k", C, filters, filters) for C in (a, b)]
+    return 10 * np.log10(power[0] / power[1])
+
+
+def largest_is_one(values: NDArray) -> NDArray:
+    """Return weights over the largest one in magnitude."""
+    return values / values[np.abs(values).argmax()]
 
 
 def _ratios(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:

@@ -31,12 +31,17 @@ class Ready:
     X : ndarray, shape (n_trials, ...)
         Features of all trials, or the signals.
     seconds : float
-        Seconds that the features of one trial took.
+        Seconds that the features of one trial took; 0 for signals.
     """
 
     estimator: Any
     X: NDArray
     seconds: float
+
+    @property
+    def has_signals(self) -> bool:
+        """Whether X holds the signals themselves."""
+        return self.seconds == 0.0
 
 
 class Prefixes:

@@ -1,9 +1,10 @@
-"""The report's sections on signal space: the map of domains and the patterns."""
+"""The report's sections on signal space: the map of domains, and patterns."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,11 @@ from eegtensor.benchmark.figures_maps import (
     draw_patterns,
 )
 from eegtensor.benchmark.maps import Sample, domain_map, sample_covariances
-from eegtensor.benchmark.patterns import class_patterns
+from eegtensor.benchmark.network_patterns import network_patterns
+from eegtensor.benchmark.patterns import Pattern, class_patterns
 from eegtensor.benchmark.report_words import text
 from eegtensor.benchmark.results import Results
+from eegtensor.trials import Trials
 
 logger = logging.getLogger("eegtensor")
 
@@ -32,17 +35,21 @@ class Section(NamedTuple):
 
 def signal_sections(results: Results) -> list[Section]:
     """Return the map and the patterns, or why they are missing."""
-    names = ("Map of domains", "Patterns of the classes")
+    makers: dict[str, Callable[[Results, Sample], str]] = {
+        "Map of domains": _domains,
+        "Patterns of the classes": _patterns,
+    }
     if results.trials is None:
         why = (
             "<p>The trials are not part of saved results, so this picture is missing. "
             "It is drawn when the report is written by the run itself.</p>"
         )
-        return [Section(name, why) for name in names]
-    makers: tuple[Callable[[Results, Sample], str], ...] = (_domains, _patterns)
+        return [Section(name, why) for name in makers]
+    for name in results.patterns:
+        makers[f"What the network looks at: {name}"] = partial(_network, name)
     sections = []
     sample: Sample | None = None
-    for name, make in zip(names, makers, strict=True):
+    for title, make in makers.items():
         try:
             if sample is None:
                 seed = int(results.config["seed"])
@@ -50,9 +57,9 @@ def signal_sections(results: Results) -> list[Section]:
             body = make(results, sample)
         except (ValueError, np.linalg.LinAlgError) as error:
             # The scores are worth a report even where the signals are odd.
-            logger.warning("the report's section %r is missing: %s", name, error)
+            logger.warning("the report's section %r is missing: %s", title, error)
             body = f"<p>This picture could not be drawn: {text(error)}</p>"
-        sections.append(Section(name, body))
+        sections.append(Section(title, body))
     return sections
 
 
@@ -110,16 +117,6 @@ def _patterns(results: Results, sample: Sample) -> str:
     )
     if best.n_people:
         words += f", the same sign in {best.n_agree} of {best.n_people} people left out"
-    svg = to_svg(draw_patterns(results.trials, patterns), words, dpi=90)
-    bars = ""
-    if not can_draw_scalp(results.trials, patterns):
-        bars = (
-            " The channels have too few known places on the scalp, so each pattern "
-            "is drawn as one bar a channel."
-        )
-    more = ""
-    if len(patterns) > MAX_CONTRASTS:
-        more = f" The first {MAX_CONTRASTS} of {len(patterns)} classes are shown."
     return (
         f"<h4>{words}</h4><p>Each pattern shows how a source whose power differs "
         "between classes reaches the channels, after every session was moved to the "
@@ -128,6 +125,63 @@ def _patterns(results: Results, sample: Sample) -> str:
         "when it is found without a person and measured on that person, and in how "
         "many people the sign is the same. A source whose sign few people share is "
         "noise. Labels of all people are used: this describes the data and is no "
-        "score."
-        f"{bars}{more}</p>{svg}"
+        f"score.{_drawn(results.trials, patterns, words)}"
     )
+
+
+def _network(name: str, results: Results, sample: Sample) -> str:
+    assert results.trials is not None
+    patterns = network_patterns(sample, results.patterns[name])
+    found = [(pair, row[0]) for pair, row in patterns.items() if row]
+    if not found:
+        return (
+            "<p>No person has trials of every class, so classes cannot be compared.</p>"
+        )
+    (high, low), first = max(found, key=lambda item: abs(item[1].decibel))
+    if first.decibel < 0:
+        high, low = low, high
+    band = f" at {text(first.band)}" if first.band else ""
+    words = (
+        f"A source that {text(name)} looks at has {abs(first.decibel):.1f} dB more "
+        f"power in {text(high)} than in {text(low)}{band}"
+    )
+    unseen = ""
+    if first.n_people:
+        words += (
+            f", as the network expects in {first.n_agree} of {first.n_people} people "
+            "it had not seen"
+        )
+        unseen = (
+            "; below it, the same with the source of the network that was trained "
+            "without a person, measured on that person, and in how many people the "
+            "sign is the one that this network expects"
+        )
+    n = len(results.patterns[name])
+    networks = "the network" if n == 1 else f"the networks of {n} folds"
+    return (
+        f"<h4>{words}</h4><p>Each pattern shows how a source whose power moves the "
+        "decision reaches the channels: from the tangent space of "
+        f"{networks} back through their filters, those first whose power goes with "
+        "the decision most. Only relative weights and signs between channels mean "
+        "something. The labels come in with the number, the measured power ratio in "
+        f"all people{unseen}. A source with a ratio near "
+        "0 dB, or whose sign few people share, is one that the network should not "
+        f"look at.{_drawn(results.trials, patterns, words)}"
+    )
+
+
+def _drawn(
+    trials: Trials, patterns: dict[tuple[str, str], list[Pattern]], words: str
+) -> str:
+    """Return the end of a paragraph, and the picture of patterns."""
+    svg = to_svg(draw_patterns(trials, patterns), words, dpi=90)
+    bars = ""
+    if not can_draw_scalp(trials, patterns):
+        bars = (
+            " The channels have too few known places on the scalp, so each pattern "
+            "is drawn as one bar a channel."
+        )
+    more = ""
+    if len(patterns) > MAX_CONTRASTS:
+        more = f" The first {MAX_CONTRASTS} of {len(patterns)} classes are shown."
+    return f"{bars}{more}</p>{svg}"

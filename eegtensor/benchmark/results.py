@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from eegtensor._check import fail
+from eegtensor.benchmark.network_patterns import FoldPatterns
 from eegtensor.benchmark.tables import comparison_table, per_person, summary_table
 from eegtensor.store import replace_text
 from eegtensor.trials import Trials
@@ -38,6 +39,7 @@ class Results:
     scores, predictions : DataFrame
     config : dict
     trials : Trials | None
+    patterns : mapping of str to sequence of FoldPatterns | None
 
     Attributes
     ----------
@@ -54,6 +56,9 @@ class Results:
         Protocol, modes, pipelines, data digest, versions, seed and date.
     trials : Trials | None
         The benchmarked trials; not saved.
+    patterns : dict of str to list of FoldPatterns
+        What the network of each fold looks at, for pipelines that say; not
+        saved.
     """
 
     def __init__(
@@ -63,11 +68,13 @@ class Results:
         config: dict[str, Any],
         *,
         trials: Trials | None = None,
+        patterns: Mapping[str, Sequence[FoldPatterns]] | None = None,
     ) -> None:
         self.scores = scores
         self.predictions = predictions
         self.config = config
         self.trials = trials
+        self.patterns = {name: list(found) for name, found in (patterns or {}).items()}
 
     @property
     def metric(self) -> str:

@@ -15,7 +15,12 @@ from eegtensor.benchmark.cache import FoldCache
 from eegtensor.benchmark.estimators import resolve_pipelines
 from eegtensor.benchmark.execute import Execution
 from eegtensor.benchmark.fold import Job, Labels
-from eegtensor.benchmark.frames import Finished, Setting, make_frames
+from eegtensor.benchmark.frames import (
+    Finished,
+    Setting,
+    make_frames,
+    patterns_by_pipeline,
+)
 from eegtensor.benchmark.modes import Mode, Part, parse_modes, split_session
 from eegtensor.benchmark.prefixes import Prefixes, Ready
 from eegtensor.benchmark.record import describe_run, fold_keys
@@ -184,7 +189,8 @@ def benchmark(
         command=command,
         failed=execution.failed,
     )
-    return Results(scores, predictions, config, trials=data)
+    patterns = patterns_by_pipeline(finished)
+    return Results(scores, predictions, config, trials=data, patterns=patterns)
 
 
 def plan_fold(

@@ -3,6 +3,8 @@
 Tensors in, tensors out, with gradients; NumPy arrays in, NumPy arrays out.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from eegtensor.geometry.covariance import covariances, rank
 from eegtensor.geometry.mean import dispersion, frechet_mean
 from eegtensor.geometry.median import geometric_median
@@ -29,7 +31,11 @@ from eegtensor.geometry.spectral import (
 )
 from eegtensor.geometry.vectors import from_upper_vector, upper_vector
 
+if TYPE_CHECKING:
+    from eegtensor.geometry.manifolds import SPD
+
 __all__ = [
+    "SPD",
     "congruence",
     "covariances",
     "dispersion",
@@ -56,3 +62,12 @@ __all__ = [
     "transport",
     "upper_vector",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # geoopt takes a second to import, and only parameters on manifolds need it.
+    if name == "SPD":
+        from eegtensor.geometry.manifolds import SPD
+
+        return SPD
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

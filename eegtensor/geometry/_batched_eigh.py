@@ -1,15 +1,235 @@
-"""Placeholder written by the integrator until helper B's file replaces it."""
+"""Eigendecomposition of batches of small symmetric matrices.
+
+LAPACK, and `torch.linalg.eigh` with it, takes one matrix after the other on one
+core. Here a batch on the CPU is shared among torch's threads, and where numba
+is installed (the extra ``fast``) a compiled kernel decomposes several matrices
+with each instruction. On a GPU, and in traced code, it is `torch.linalg.eigh`,
+or for larger matrices Jacobi's method (see `_jacobi`).
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from eegtensor.geometry._jacobi import jacobi_eigh
+
+logger = logging.getLogger(__name__)
+
+# Measured by tests/benchmarks/bench_eigh.py: beyond this size, and for fewer
+# matrices than this, LAPACK is as fast or faster.
+KERNEL_MAX_SIZE = 128
+KERNEL_MIN_BATCH = 4
+# Batches with fewer than this many n^3 are done sooner than handed to a thread.
+_MIN_SHARED_WORK = 200_000
+# cuSOLVER has a batched solver up to 32 x 32 and loops over larger matrices.
+# Jacobi's method costs the same few thousand launches for any number of them,
+# so it is taken from this many matrices on.
+JACOBI_MIN_SIZE = 33
+JACOBI_MIN_BATCH = 256
+
+_enabled = os.environ.get("EEGTENSOR_KERNEL", "1") != "0"
 
 
 def eigh(X: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(X)
-    return values, vectors
+    """Return eigenvalues, ascending, and eigenvectors of symmetric matrices.
+
+    Not differentiable by itself: callers supply the derivative.
+
+    Parameters
+    ----------
+    X : Tensor, shape (..., n, n), float32 or float64
+        The lower triangle is read.
+
+    Returns
+    -------
+    values : Tensor, shape (..., n)
+        NaN for matrices that are not finite.
+    vectors : Tensor, shape (..., n, n)
+        Orthonormal columns, of arbitrary sign.
+    """
+    array = _memory(X)
+    if array is not None:
+        values, vectors = _on_cpu(array, vectors=True)
+        return torch.from_numpy(values), torch.from_numpy(vectors)
+    with torch.no_grad():
+        if _use_jacobi(X):
+            return jacobi_eigh(X)
+        values, vectors = torch.linalg.eigh(X)
+        return values, vectors
 
 
 def eigvalsh(X: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(X)
+    """Return the eigenvalues alone, ascending, shape (..., n); see `eigh`."""
+    array = _memory(X)
+    if array is not None:
+        return torch.from_numpy(_on_cpu(array, vectors=False)[0])
+    with torch.no_grad():
+        return jacobi_eigh(X)[0] if _use_jacobi(X) else torch.linalg.eigvalsh(X)
+
+
+@contextmanager
+def use_kernel(enabled: bool) -> Iterator[None]:
+    """Switch the compiled kernel on or off inside a ``with``, for comparisons.
+
+    The environment variable ``EEGTENSOR_KERNEL=0`` switches it off for good.
+    """
+    global _enabled
+    before, _enabled = _enabled, enabled
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def kernel_available(dtype: np.dtype | type = np.float64) -> bool:
+    """Return whether the compiled kernel is installed, works and is switched on."""
+    return _enabled and _kernel(np.dtype(dtype)) is not None
+
+
+@functools.lru_cache(maxsize=None)
+def _kernel(dtype: np.dtype) -> ModuleType | None:
+    try:
+        from eegtensor.geometry import _eigh_kernel
+
+        if _eigh_kernel.numba.config.DISABLE_JIT:
+            return None
+        one = np.ones((1, 2, 2), dtype)
+        _eigh_kernel.decompose(one, one[0].copy(), one.copy())
+    except ImportError as error:
+        logger.debug("No compiled eigendecomposition: %s", error)
+        return None
+    except Exception as error:  # numba's errors are of many kinds
+        logger.warning(
+            "The compiled eigendecomposition does not work here and LAPACK, several "
+            "times slower, takes its place: %s. EEGTENSOR_KERNEL=0 silences this.",
+            error,
+        )
+        return None
+    return _eigh_kernel
+
+
+def _use_jacobi(X: Tensor) -> bool:
+    n = X.shape[-1]
+    return (
+        X.device.type == "cuda"
+        and not torch.compiler.is_compiling()
+        and n >= JACOBI_MIN_SIZE
+        and X.numel() >= JACOBI_MIN_BATCH * n * n
+    )
+
+
+def _memory(X: Tensor) -> NDArray | None:
+    """Return the matrices where this process can read them, (n_matrices, n, n)."""
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or X.device.type != "cpu"
+        or X.dtype not in (torch.float32, torch.float64)
+        or X.ndim < 2
+        or X.shape[-1] != X.shape[-2]
+    ):
+        return None
+    try:
+        return X.numpy(force=True)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return None  # stands for values that are elsewhere: vmap, fake tensors
+
+
+def _on_cpu(array: NDArray, *, vectors: bool) -> tuple[NDArray, NDArray]:
+    n = array.shape[-1]
+    X = np.ascontiguousarray(array.reshape(-1, n, n))
+    values = np.empty(X.shape[:2], X.dtype)
+    basis = np.empty_like(X) if vectors else None
+    kernel = None
+    if _enabled and 0 < n <= KERNEL_MAX_SIZE and len(X) >= KERNEL_MIN_BATCH:
+        kernel = _kernel(X.dtype)
+
+    def solve(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        target = None if basis is None else basis[part]
+        if kernel is None or not kernel.decompose(X[part], values[part], target):
+            _lapack(X[part], values[part], target)
+
+    _share(solve, len(X), n)
+    shape = array.shape[:-1]
+    return values.reshape(shape), X if basis is None else basis.reshape(array.shape)
+
+
+def _lapack(X: NDArray, values: NDArray, vectors: NDArray | None) -> None:
+    tensor = torch.from_numpy(X)
+    bad = None
+    for attempt in range(2):
+        try:
+            if vectors is None:
+                values[:] = torch.linalg.eigvalsh(tensor).numpy()
+            else:
+                found, basis = torch.linalg.eigh(tensor)
+                values[:], vectors[:] = found.numpy(), basis.numpy()
+            break
+        except torch.linalg.LinAlgError:
+            # One matrix that is not finite fails the whole batch.
+            bad = ~torch.isfinite(tensor.tril()).flatten(1).all(dim=1)
+            if attempt or not bad.any():
+                raise
+            tensor = torch.where(bad[:, None, None], 0.0, tensor)
+    if bad is not None:
+        values[bad.numpy()] = np.nan
+
+
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+_pool_lock = threading.Lock()
+
+
+def _forget_pool() -> None:
+    """Drop the pool in a forked child, where its threads do not exist."""
+    global _pool, _pool_size, _pool_lock
+    _pool, _pool_size, _pool_lock = None, 0, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _helpers(size: int) -> ThreadPoolExecutor:
+    global _pool, _pool_size
+    with _pool_lock:
+        if _pool is None or _pool_size < size:
+            if _pool is not None:
+                _pool.shutdown(wait=False)
+            _pool = ThreadPoolExecutor(size, thread_name_prefix="eegtensor-eigh")
+            _pool_size = size
+        return _pool
+
+
+def _share(solve: Callable[[int, int], None], total: int, n: int) -> None:
+    """Call `solve` on parts of a batch, on as many threads as torch has."""
+    threads = min(torch.get_num_threads(), total * n**3 // _MIN_SHARED_WORK + 1)
+    # Whole groups of lanes: a part of 17 matrices costs as much as one of 32.
+    step = -(-total // threads)
+    step = -(-step // 32) * 32 if step >= 32 else -(-step // 8) * 8
+    starts = range(0, total, step)
+    waiting: list[Future[None]] = []
+    here = list(starts[:1])
+    for start in starts[1:]:
+        try:
+            pool = _helpers(len(starts) - 1)
+            waiting.append(pool.submit(solve, start, min(start + step, total)))
+        except RuntimeError:  # the interpreter is shutting down
+            here.append(start)
+    for start in here:
+        solve(start, min(start + step, total))
+    for future in waiting:
+        future.result()

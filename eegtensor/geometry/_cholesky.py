@@ -16,7 +16,7 @@ from eegtensor.geometry._scalar import IDENTITY
 from eegtensor.geometry.spectral import _eager_cpu, spectral, symmetrize
 
 
-def definite_factor(A: Tensor) -> tuple[Tensor, Tensor]:
+def definite_factor(A: Tensor, eps: float | None = None) -> tuple[Tensor, Tensor]:
     """Return symmetric A, raised where it is singular, and its Cholesky factor.
 
     Eigenvalues are raised to rounding of the trace, so that matrices which lack
@@ -25,6 +25,8 @@ def definite_factor(A: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     A : Tensor, shape (..., n, n)
+    eps : float | None
+        Relative rounding of A; by default that of its dtype.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def definite_factor(A: Tensor) -> tuple[Tensor, Tensor]:
     A = symmetrize(A)
     L, info = torch.linalg.cholesky_ex(A)
     n = A.shape[-1]
-    rounding = 2.0 * math.sqrt(n) * torch.finfo(A.dtype).eps
+    rounding = 2.0 * math.sqrt(n) * (eps or torch.finfo(A.dtype).eps)
     trace = A.detach().diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     pivot = L.detach().diagonal(dim1=-2, dim2=-1).amin(dim=-1)
     weak = (info > 0) | (pivot**2 <= rounding * trace)

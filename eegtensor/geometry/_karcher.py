@@ -21,6 +21,7 @@ from eegtensor.geometry.spectral import (
     symmetrize,
 )
 
+
 def karcher_mean(
     X: Tensor, segments: Segments, start: Tensor, tol: float, max_iter: int
 ) -> Tensor:

@@ -48,19 +48,19 @@ def _collocation(like: Tensor, n: int = 8) -> _Collocation:
     )
 
 
-def _mesh(T: Tensor) -> list[tuple[float, float, float]]:
+def _mesh(X: Tensor) -> list[tuple[float, float, float]]:
     """Return panels and the time t = a + b sigmoid(u) on them.
 
-    The equation changes with t X / (I + t X), which is steep at an end where T has
-    eigenvalues far from 1; in u its rate is at most one.
+    The equation changes with t X / (I + t X), which is steep at an end where I + X
+    has eigenvalues far from 1; in u its rate is at most one.
 
     Returns
     -------
     panels : list of (u, a, b)
         Panels are one unit of u long.
     """
-    if _eager_cpu(T):
-        values = eigvalsh(T.detach())
+    if _eager_cpu(X):
+        values = 1.0 + eigvalsh(X.detach())
         before = math.log(max(1.0, float(values.max())))
         after = -math.log(min(1.0, max(float(values.min()), 1e-12)))
     else:
@@ -77,22 +77,21 @@ def _sigmoid(u: float) -> float:
     return 1.0 / (1.0 + math.exp(-u))
 
 
-def carry(A: Tensor, T: Tensor, S: Tensor) -> Tensor:
-    """Return S(1) of the transport along the geodesic from A by the map T.
+def carry(A: Tensor, X: Tensor, S: Tensor) -> Tensor:
+    """Return S(1) of the transport along the geodesic from A.
 
     Parameters
     ----------
     A : Tensor, shape (..., n, n), SPD
-    T : Tensor, shape (..., n, n), SPD
-        The optimal map from A to the end.
+    X : Tensor, shape (..., n, n), symmetric
+        I + X is the optimal map from A to the end.
     S : Tensor, shape (..., n, n), symmetric
         Lyapunov solution of the tangent vector at A.
     """
     rule = _collocation(A)
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    X = T - eye
     n_sweeps = 14 if A.dtype == torch.float64 else 8
-    for u, a, b in _mesh(T):
+    for u, a, b in _mesh(X):
         share = torch.sigmoid(rule.nodes + u)
         t = (a + b * share).view(-1, *(1 for _ in A.shape))
         speed = (b * share * (1.0 - share)).view(t.shape)

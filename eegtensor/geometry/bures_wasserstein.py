@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eegtensor.geometry._cholesky import definite_factor, frobenius
 from eegtensor.geometry._lyapunov import lyapunov, lyapunov_solver
-from eegtensor.geometry._scalar import SQRT
+from eegtensor.geometry._scalar import INV_SQRT
 from eegtensor.geometry._search import Step
 from eegtensor.geometry._segments import Segments
 from eegtensor.geometry._transport import carry
@@ -25,37 +25,29 @@ from eegtensor.geometry.spectral import (
 )
 
 
-def optimal_map(A: Tensor, B: Tensor) -> Tensor:
-    """Return the SPD matrix T with T A T = B."""
-    L = definite_factor(A)[1]
-    S = _root(L, definite_factor(B)[0])
-    return congruence(_inverse(L).mT, S)
-
-
-def _root(L: Tensor, B: Tensor) -> Tensor:
-    """Return (L' B L)^(1/2)."""
-    return spectral(congruence(L.mT, B), SQRT)
-
-
 def horizontal(L: Tensor, B: Tensor) -> Tensor:
-    """Return (T - I) L, whose Frobenius norm is the distance of B from L L'."""
-    moved = _root(L, B) - L.mT @ L
-    return torch.linalg.solve_triangular(L.mT, moved, upper=True)
+    """Return H = (T - I) L of the optimal map T from L L' to B, T A T = B.
+
+    The geodesic is (L + t H) (L + t H)' and the norm of H the distance. Without an
+    inverse of L: T L = L^-T S = B L S^-1 with S = (L' B L)^(1/2).
+    """
+    inverse_root = spectral(congruence(L.mT, B), INV_SQRT)
+    return B @ (L @ inverse_root) - L
 
 
-def _inverse(L: Tensor) -> Tensor:
-    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
-    return torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False)
+def _lift(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the factor L of A and H."""
+    L = definite_factor(A)[1]
+    return L, horizontal(L, definite_factor(B)[0])
 
 
 def distance(A: Tensor, B: Tensor) -> Tensor:
     """Return (tr A + tr B - 2 tr (L' B L)^(1/2))^(1/2), shape (...).
 
-    Computed as ||(T - I) L||, which does not cancel where A and B are close.
+    Computed as ||H||, which does not cancel where A and B are close.
     """
     same = (A == B).all(dim=-1).all(dim=-1)[..., None, None]
-    move = horizontal(definite_factor(A)[1], definite_factor(B)[0])
-    return frobenius(torch.where(same, 0.0, move))
+    return frobenius(torch.where(same, 0.0, _lift(A, B)[1]))
 
 
 def inner(A: Tensor, U: Tensor, V: Tensor) -> Tensor:
@@ -72,18 +64,17 @@ def exp_map(A: Tensor, V: Tensor) -> Tensor:
 
 def log_map(A: Tensor, B: Tensor) -> Tensor:
     """Return (T - I) A + A (T - I)."""
-    T = optimal_map(A, B)
-    eye = torch.eye(A.shape[-1], dtype=T.dtype, device=T.device)
-    half = (T - eye) @ symmetrize(A)
+    L, H = _lift(A, B)
+    half = H @ L.mT
     return half + half.mT
 
 
 def geodesic(A: Tensor, B: Tensor, t: float | Tensor) -> Tensor:
-    """Return W A W with W = (1 - t) I + t T."""
-    T = optimal_map(A, B)
-    eye = torch.eye(A.shape[-1], dtype=T.dtype, device=T.device)
-    weight = torch.as_tensor(t, dtype=T.dtype, device=T.device)[..., None, None]
-    return congruence(eye + weight * (T - eye), symmetrize(A))
+    """Return (L + t H) (L + t H)'."""
+    L, H = _lift(A, B)
+    weight = torch.as_tensor(t, dtype=L.dtype, device=L.device)[..., None, None]
+    Z = L + weight * H
+    return symmetrize(Z @ Z.mT)
 
 
 def transport(A: Tensor, B: Tensor, V: Tensor) -> Tensor:
@@ -92,9 +83,11 @@ def transport(A: Tensor, B: Tensor, V: Tensor) -> Tensor:
     There is no closed form; the equation of parallel transport along the geodesic
     is integrated by Gauss collocation, to rounding unless A or B is singular.
     """
-    A = definite_factor(A)[0]
-    moved = carry(A, optimal_map(A, B), lyapunov(A, V))
-    half = moved @ definite_factor(B)[0]
+    L, H = _lift(A, B)
+    # X = H L^-1 from the right.
+    X = torch.linalg.solve_triangular(L, H, upper=False, left=False)
+    A = symmetrize(L @ L.mT)
+    half = carry(A, symmetrize(X), lyapunov(A, V)) @ symmetrize(B)
     return half + half.mT
 
 
@@ -102,9 +95,9 @@ def exp_transport(A: Tensor, V: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
     """Return exp_A(V) and W carried there."""
     A = definite_factor(A)[0]
     solve = lyapunov_solver(A)
-    T = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device) + solve(V)
-    B = congruence(T, A)
-    half = carry(A, T, solve(W)) @ B
+    X = solve(V)
+    B = congruence(torch.eye(A.shape[-1], dtype=A.dtype, device=A.device) + X, A)
+    half = carry(A, X, solve(W)) @ B
     return B, half + half.mT
 
 
@@ -124,10 +117,9 @@ def barycenter_step(mean: Tensor, X: Tensor, segments: Segments) -> Step:
         Distance moved, relative to the square root of the trace.
     """
     L = definite_factor(mean)[1]
-    S = segments.total(_root(segments.spread(L), X))
-    moved = torch.linalg.solve_triangular(L.mT, S, upper=True)
-    size = (moved - L).flatten(1).norm(dim=1) / L.flatten(1).norm(dim=1)
-    return symmetrize(moved @ moved.mT), size
+    H = segments.total(horizontal(segments.spread(L), X))
+    size = frobenius(H) / frobenius(L)
+    return symmetrize((L + H) @ (L + H).mT), size
 
 
 def from_frame(A: Tensor, N: Tensor) -> Tensor:

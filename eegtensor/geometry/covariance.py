@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option
+from eegtensor._check import check_option, fail, listing
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.geometry.spectral import eigvalsh
+from eegtensor.geometry._moments import Moments, full_moments, masked_moments
+from eegtensor.geometry.spectral import _eager_cpu, eigvalsh, rectify
 
-ESTIMATORS = ("oas", "lwf", "scm")
+ESTIMATORS = ("oas", "lwf", "scm", "regularised")
 
 
-def covariances(X: Array, *, estimator: str = "oas") -> Array:
+def covariances(
+    X: Array,
+    *,
+    estimator: str = "oas",
+    regularisation: float = 0.01,
+    mask: Any = None,
+) -> Array:
     """Return one covariance matrix per trial, channels centred over time.
 
     Parameters
     ----------
     X : array or tensor, shape (..., n_channels, n_times), volts
-    estimator : "oas" | "lwf" | "scm"
+        NaN only where the mask is False.
+    estimator : "oas" | "lwf" | "scm" | "regularised"
         Oracle approximating shrinkage (Chen et al. 2010), Ledoit-Wolf (2004),
-        or the sample covariance divided by n_times.
+        the sample covariance divided by n_times, or that plus `regularisation`
+        times its mean variance on the diagonal.
+    regularisation : float
+        Used by "regularised" only.
+    mask : array-like of bool, shape (..., [n_channels,] n_times) | None
+        True for samples to use. Without the axis of channels a sample counts for
+        all or none, as if the others had been cut out. With it each entry uses the
+        samples that both channels have; negative eigenvalues, which such a matrix
+        may have, are set to zero before shrinkage.
 
     Returns
     -------
@@ -33,7 +49,8 @@ def covariances(X: Array, *, estimator: str = "oas") -> Array:
     Raises
     ------
     EEGTensorError
-        If the estimator is not known.
+        If the estimator is not known, samples in use are not finite, or two
+        channels have no sample in common.
 
     References
     ----------
@@ -43,36 +60,79 @@ def covariances(X: Array, *, estimator: str = "oas") -> Array:
     2004. Both as scikit-learn computes them.
     """
     check_option("estimator", estimator, ESTIMATORS)
-    if isinstance(X, Tensor):
-        return _ESTIMATORS[estimator](X.double()).to(X.dtype)
-    tensor = torch.from_numpy(np.array(X, dtype=np.float64))
-    return _ESTIMATORS[estimator](tensor).numpy()
+    if not isinstance(X, Tensor):
+        X = np.asarray(X)
+    if mask is not None and not isinstance(mask, Tensor):
+        mask = np.asarray(mask)
+    C = _covariances(X, mask, estimator, regularisation)
+    tensor = isinstance(X, Tensor) and X.is_floating_point()
+    return C.to(X.dtype) if tensor else C
 
 
-def _centred(X: Tensor) -> Tensor:
-    return X - X.mean(dim=-1, keepdim=True)
+@bridged
+def _covariances(
+    X: Tensor, mask: Tensor | None, estimator: str, regularisation: float
+) -> Tensor:
+    X = X.to(torch.float64)
+    fourth = estimator == "lwf"
+    if mask is None:
+        moments = full_moments(X, fourth=fourth)
+        if _eager_cpu(X):
+            _check_finite(moments.C, "drop these trials, or give a mask")
+    else:
+        moments = masked_moments(X, mask, fourth=fourth)
+        if _eager_cpu(X):
+            _check_counts(moments)
+            _check_finite(moments.C, "set the mask to False there")
+        if mask.ndim == X.ndim:
+            moments = moments._replace(C=rectify(moments.C, 0.0))
+    if estimator == "scm":
+        return moments.C
+    if estimator == "regularised":
+        return _add_diagonal(moments.C, regularisation * _mean_variance(moments.C))
+    return _oas(moments) if estimator == "oas" else _lwf(moments)
 
 
-def _trace(C: Tensor) -> Tensor:
-    return C.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def _check_finite(C: Tensor, fix: str) -> None:
+    if not bool(C.isfinite().all()):
+        bad = (~C.isfinite()).flatten(-2).any(-1).flatten().nonzero()[:, 0]
+        fail(
+            f"Trials {listing(bad.tolist())} hold NaN or infinite samples",
+            why="One such sample makes the covariance of the whole trial NaN",
+            fix=fix,
+        )
 
 
-def _scm(X: Tensor) -> Tensor:
-    Z = _centred(X)
-    return Z @ Z.mT / X.shape[-1]
+def _check_counts(moments: Moments) -> None:
+    count = moments.count.expand(moments.C.shape).flatten(0, -3)
+    if bool((count == 0).any()):
+        trial, i, j = (count == 0).nonzero()[0].tolist()
+        fail(
+            f"Channels {i} and {j} of trial {trial} have no sample in common",
+            why="Their covariance is then not known",
+            fix="drop the trial or the channel, or restore the samples first",
+        )
+
+
+def _mean_variance(C: Tensor) -> Tensor:
+    return C.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+
+
+def _add_diagonal(C: Tensor, amount: Tensor) -> Tensor:
+    eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
+    return C + amount[..., None, None] * eye
 
 
 def _shrink(C: Tensor, shrinkage: Tensor) -> Tensor:
-    mu = _trace(C) / C.shape[-1]
-    eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
     kept = (1.0 - shrinkage)[..., None, None] * C
-    return kept + (shrinkage * mu)[..., None, None] * eye
+    return _add_diagonal(kept, shrinkage * _mean_variance(C))
 
 
-def _oas(X: Tensor) -> Tensor:
-    C = _scm(X)
-    n, n_times = C.shape[-1], X.shape[-1]
-    mu = _trace(C) / n
+def _oas(moments: Moments) -> Tensor:
+    C = moments.C
+    n = C.shape[-1]
+    n_times = moments.count.mean(dim=(-1, -2))
+    mu = _mean_variance(C)
     alpha = (C**2).mean(dim=(-1, -2))
     # Eq. 23 without its terms in 2 / n, as scikit-learn has it.
     numerator = alpha + mu**2
@@ -83,27 +143,14 @@ def _oas(X: Tensor) -> Tensor:
     return _shrink(C, torch.where(usable, ratio.clamp(max=1.0), 1.0))
 
 
-def _lwf(X: Tensor) -> Tensor:
-    Z = _centred(X)
-    n, n_times = Z.shape[-2], Z.shape[-1]
-    C = Z @ Z.mT / n_times
-    mu = _trace(C) / n
-    # The mean over time of ||z z'||^2, without forming a matrix for each sample.
-    squares = (Z**2).sum(dim=-2)
-    fourth = (squares**2).sum(dim=-1) / n_times
-    norm = (C**2).sum(dim=(-1, -2))
-    beta = (fourth - norm) / (n * n_times)
-    delta = (norm - n * mu**2) / n
-    beta = torch.minimum(beta, delta)
+def _lwf(moments: Moments) -> Tensor:
+    C = moments.C
+    n = C.shape[-1]
+    mu = _mean_variance(C)
+    delta = (C**2).sum(dim=(-1, -2)) / n - mu**2
+    beta = torch.minimum(moments.error / n, delta)
     ratio = beta / torch.where(delta > 0, delta, 1.0)
     return _shrink(C, torch.where(beta > 0, ratio, 0.0))
-
-
-_ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
-    "oas": _oas,
-    "lwf": _lwf,
-    "scm": _scm,
-}
 
 
 @bridged

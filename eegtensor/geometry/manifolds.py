@@ -84,7 +84,7 @@ class SPD(Manifold):  # type: ignore[misc]
 
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return `expmap` and v carried there, cheaper than one by one."""
-        y, w = metrics.call_metric(self.metric, "exp_transport", x, u, v)
+        y, w = metrics.call_metric(self.metric, "exp_transport", (x,), u, v)
         return _inside(y), w
 
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class SPD(Manifold):  # type: ignore[misc]
 
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the Riemannian gradient of the Euclidean gradient u."""
-        out: Tensor = metrics.call_metric(self.metric, "gradient", x, u)
+        out: Tensor = metrics.call_metric(self.metric, "gradient", (x,), u)
         return out
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -159,7 +159,8 @@ class SPD(Manifold):  # type: ignore[misc]
     ) -> Tensor:
         """Return identity matrices, shape (..., n, n)."""
         shape = _shape(size)
-        return torch.eye(shape[-1], dtype=dtype, device=device).repeat(*shape[:-2], 1, 1)
+        eye = torch.eye(shape[-1], dtype=dtype, device=device)
+        return eye.repeat(*shape[:-2], 1, 1)
 
     def _check_point_on_manifold(
         self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5

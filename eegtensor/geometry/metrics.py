@@ -10,6 +10,7 @@ from torch import Tensor
 from eegtensor._check import check_option, fail
 from eegtensor.geometry import affine_invariant, bures_wasserstein
 from eegtensor.geometry._bridge import Array, bridged, floating
+from eegtensor.geometry._cholesky import definite_factor
 from eegtensor.geometry.euclidean import EUCLIDEAN
 from eegtensor.geometry.log_cholesky import LOG_CHOLESKY
 from eegtensor.geometry.log_euclidean import LOG_EUCLIDEAN
@@ -42,7 +43,11 @@ def get_metric(name: str) -> Any:
 
 
 def call_metric(
-    metric: str, function: str, *matrices: Tensor, t: tuple[Any, ...] = ()
+    metric: str,
+    function: str,
+    points: tuple[Tensor, ...],
+    *others: Tensor,
+    t: tuple[Any, ...] = (),
 ) -> Any:
     """Call a function of a metric in float64 and return the widest dtype given.
 
@@ -51,17 +56,28 @@ def call_metric(
     """
     functions = get_metric(metric)
     dtype = torch.float32
-    for X in matrices:
+    for X in (*points, *others):
         if X.ndim < 2 or X.shape[-1] != X.shape[-2]:
             fail(f"A matrix has shape {tuple(X.shape)}", fix="give (..., n, n)")
         dtype = torch.promote_types(dtype, floating(X).dtype)
-    sizes = sorted({X.shape[-1] for X in matrices})
+    sizes = sorted({X.shape[-1] for X in (*points, *others)})
     if len(sizes) > 1:
         fail(f"Matrices are of sizes {sizes}", fix="give matrices of one size")
-    out = getattr(functions, function)(*(X.to(torch.float64) for X in matrices), *t)
+    wide = [X.to(torch.float64) for X in points]
+    if metric != "euclidean":
+        wide = [_settled(X, W) for X, W in zip(points, wide, strict=True)]
+    wide += [X.to(torch.float64) for X in others]
+    out = getattr(functions, function)(*wide, *t)
     if isinstance(out, tuple):
         return tuple(part.to(dtype) for part in out)
     return out.to(dtype)
+
+
+def _settled(X: Tensor, wide: Tensor) -> Tensor:
+    """Raise what only rounding to float32 keeps from zero, or has made negative."""
+    if floating(X).dtype == torch.float64:
+        return wide
+    return definite_factor(wide, torch.finfo(torch.float32).eps)[0]
 
 
 @bridged
@@ -85,7 +101,7 @@ def distance(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
     -------
     d : array or tensor, shape (...)
     """
-    return call_metric(metric, "distance", A, B)
+    return call_metric(metric, "distance", (A, B))
 
 
 @bridged
@@ -93,13 +109,13 @@ def inner(
     A: Array, U: Array, V: Array, *, metric: str = "affine-invariant"
 ) -> Array:
     """Return the inner product of tangent vectors U and V at A, shape (...)."""
-    return call_metric(metric, "inner", A, U, V)
+    return call_metric(metric, "inner", (A,), U, V)
 
 
 @bridged
 def norm(A: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
     """Return the length of a tangent vector V at A, shape (...)."""
-    squared = call_metric(metric, "inner", A, V, V)
+    squared = call_metric(metric, "inner", (A,), V, V)
     zero = squared <= 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
 
@@ -115,13 +131,13 @@ def exp_map(A: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
     metric : str
         As in `distance`.
     """
-    return call_metric(metric, "exp_map", A, V)
+    return call_metric(metric, "exp_map", (A,), V)
 
 
 @bridged
 def log_map(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
     """Return the velocity at A of the geodesic that is at B at time 1."""
-    return call_metric(metric, "log_map", A, B)
+    return call_metric(metric, "log_map", (A, B))
 
 
 @bridged
@@ -138,7 +154,7 @@ def geodesic(
     metric : str
         As in `distance`.
     """
-    return call_metric(metric, "geodesic", A, B, t=(t,))
+    return call_metric(metric, "geodesic", (A, B), t=(t,))
 
 
 @bridged
@@ -157,4 +173,4 @@ def transport(
     metric : str
         As in `distance`.
     """
-    return call_metric(metric, "transport", A, B, V)
+    return call_metric(metric, "transport", (A, B), V)

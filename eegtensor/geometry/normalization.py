@@ -251,29 +251,6 @@ def whitening(M: Tensor, congruence: str = "symmetric") -> Tensor:
     return torch.linalg.solve_triangular(factor, eye.expand_as(M), upper=False)
 
 
-def log_cholesky(X: Tensor, unit: Tensor) -> Tensor:
-    """Return the log-Cholesky coordinates of X / unit, shape (..., n, n).
-
-    The Cholesky factor with the logarithm of its diagonal (Lin, 2019). Its
-    entries below the diagonal have the unit of sqrt(X), hence `unit`, ().
-    """
-    factor, info = torch.linalg.cholesky_ex(X)
-    if _eager_cpu(X) and bool(info.any()):
-        # As logarithms do: zero is what rounding may make of it.
-        floor = 4.0 * X.shape[-1] * torch.finfo(X.dtype).eps
-        factor, _ = torch.linalg.cholesky_ex(rectify(X, floor))
-    factor = factor * unit.rsqrt().to(X.dtype)
-    diagonal = factor.diagonal(dim1=-2, dim2=-1)
-    return factor.tril(-1) + torch.diag_embed(diagonal.log())
-
-
-def from_log_cholesky(V: Tensor) -> Tensor:
-    """Return the SPD matrices of `log_cholesky` with unit 1, shape (..., n, n)."""
-    diagonal = V.diagonal(dim1=-2, dim2=-1).exp()
-    factor = V.tril(-1) + torch.diag_embed(diagonal)
-    return symmetrize(factor @ factor.mT)
-
-
 def rectify_where_needed(X: Tensor, threshold: float) -> Tensor:
     """Raise eigenvalues to `threshold` times their mean, as `rectify` does.
 

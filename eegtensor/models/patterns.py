@@ -98,7 +98,7 @@ def class_patterns(net: Any, x: Tensor, domain: Tensor) -> ClassPatterns:
     ------
     EEGTensorError
         If the network has no linear front or is in training mode, or its
-        decision is the same for all trials of every domain.
+        decision is the same for all trials of each domain.
 
     References
     ----------
@@ -120,6 +120,11 @@ def class_patterns(net: Any, x: Tensor, domain: Tensor) -> ClassPatterns:
             "The network is in training mode",
             why="Looking at trials would move its statistics",
             fix="call net.eval() first",
+        )
+    if domain.shape != x.shape[:1]:
+        fail(
+            f"domain has shape {tuple(domain.shape)} for {len(x)} trials",
+            fix="give one int64 code per trial, of net.norm.encode(names)",
         )
     with torch.no_grad():
         B = _latent_filters(net, front)

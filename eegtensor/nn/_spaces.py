@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eegtensor.geometry._groups import Groups
 from eegtensor.geometry._scalar import EXP, LOG, power
+from eegtensor.geometry.log_cholesky import coordinates, point
 from eegtensor.geometry.mean import frechet_mean
 from eegtensor.geometry.normalization import (
     Momenta,
@@ -25,8 +26,6 @@ from eegtensor.geometry.normalization import (
     affine_update,
     fit_affine,
     flat_update,
-    from_log_cholesky,
-    log_cholesky,
     whitening,
 )
 from eegtensor.geometry.spectral import congruence, spectral, symmetrize
@@ -211,7 +210,7 @@ class LogCholeskySpace(_Flat):
 
     def enter(self, X: Tensor, unit: Tensor) -> Tensor:
         """Return the coordinates of X^theta / unit."""
-        return log_cholesky(_power(X, self.theta), unit)
+        return coordinates(_power(X, self.theta) / unit.to(X.dtype))
 
     def log_unit(self, X: Tensor) -> Tensor:
         """Return log det(X^theta) / n, shape (b,), float64."""
@@ -236,9 +235,10 @@ class LogCholeskySpace(_Flat):
         """Subtract, multiply, and put the factor together again."""
         V = _scaled(V - spread(mean).to(V.dtype), scale)
         if bias is not None:
-            deformed = _power(symmetrize(bias.double()), self.theta)
-            V = V + log_cholesky(deformed, torch.ones_like(deformed[0, 0])).to(V.dtype)
-        Y = from_log_cholesky(V)
+            V = V + coordinates(_power(symmetrize(bias.double()), self.theta)).to(
+                V.dtype
+            )
+        Y = point(V)
         return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
 
 

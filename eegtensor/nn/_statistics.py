@@ -122,10 +122,12 @@ class RunningStatistics(nn.Module):
     def _train(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Spread]:
         """Move the statistics; return those of the groups present."""
         rows, groups = group_trials(codes, len(self.mean), self._reduce())
-        old = Statistics(*(getattr(self, name)[rows] for name in Statistics._fields))
+        # Copies: the buffers are written below, and backward comes later.
+        names = Statistics._fields
+        old = Statistics(*(getattr(self, name)[rows].clone() for name in names))
         new = self.space.update(V, groups, old, self.momenta)
         with torch.no_grad():
-            for name in Statistics._fields[:-1]:
+            for name in names[:-1]:
                 value = groups.choose(getattr(new, name), getattr(old, name))
                 getattr(self, name)[rows] = value
             seen = groups.present if groups.present is not None else True

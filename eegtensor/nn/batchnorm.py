@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import floating
+from eegtensor.geometry.manifolds import SPD
 from eegtensor.geometry.normalization import Norm
 from eegtensor.geometry.spectral import symmetrize
 from eegtensor.nn._precision import full_precision
@@ -152,9 +153,7 @@ class SPDNorm(RunningStatistics):
             self.scale = nn.Parameter(torch.ones((), **new))
         self.bias: nn.Parameter | None = None
         if bias == "learned":
-            self.bias = geoopt.ManifoldParameter(
-                torch.eye(n, **new), manifold=geoopt.SymmetricPositiveDefinite()
-            )
+            self.bias = geoopt.ManifoldParameter(torch.eye(n, **new), manifold=SPD())
 
     def check_shape(self, X: Tensor) -> None:
         """Raise unless X has the shape (batch, n, n)."""
@@ -170,7 +169,8 @@ class SPDNorm(RunningStatistics):
         X = symmetrize(floating(X))
         if learn and isinstance(self.space, LogCholeskySpace):
             self._learn_unit(self.space.log_unit(X))
-        return self.space.enter(X, self.unit)
+        # A copy: the next pass writes into the buffer, and backward may come later.
+        return self.space.enter(X, self.unit.clone())
 
     def _learn_unit(self, logs: Tensor) -> None:
         """Take the unit of log-Cholesky coordinates from the first batch."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import floating
 from eegtensor.geometry.covariance import ESTIMATORS, covariances
-from eegtensor.nn._precision import full_precision
+from eegtensor.nn._precision import check_finite_trials, full_precision
 
 
 class CovariancePool(nn.Module):
@@ -121,6 +121,7 @@ class CovarianceFront(nn.Module):
                 f"{self.n_chans} channels and {self.n_times} samples",
                 fix=f"give an array of shape (batch, {self.n_chans}, {self.n_times})",
             )
+        check_finite_trials(x)
         length = self.n_times // self.n_windows
         x = x[..., : length * self.n_windows]
         x = x.reshape(-1, self.n_bands, self.size, self.n_windows, length)

@@ -7,14 +7,15 @@ tangents are in the ambient coordinates of the parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import geoopt
 import torch
 from torch import Tensor, nn
 
 from eegtensor._check import fail
-from eegtensor.geometry import expm, frechet_mean, inv_sqrtm, logm
+from eegtensor.geometry import inv_sqrtm
+from eegtensor.geometry.manifolds import SPD as SPDManifold
 
 
 class Adapter(Protocol):
@@ -155,74 +156,67 @@ def _lyapunov(a: Tensor) -> Tensor:
 
 
 class SPD:
-    """Symmetric positive definite matrices in the affine-invariant metric.
+    """Symmetric positive definite matrices, shape (..., n, n).
 
-    With p = l l' all maps are those of the identity between two congruences by
-    l (Pennec, Fillard and Ayache, IJCV 2006, hold for any root of p).
+    Parameters
+    ----------
+    manifold : eegtensor.geometry.SPD | geoopt.Manifold | None
+        Its metric is used; geoopt's own class and None are affine-invariant.
     """
 
     name = "spd"
 
+    def __init__(self, manifold: geoopt.Manifold | None = None) -> None:
+        self.manifold: Any = manifold
+        if not isinstance(manifold, SPDManifold):
+            self.manifold = SPDManifold()
+
     def rgrad(self, p: Tensor, g: Tensor) -> Tensor:
-        """Return p sym(g) p."""
-        return _sym(p @ _sym(g) @ p)
+        """Return the Riemannian gradient."""
+        return self.manifold.egrad2rgrad(p, g)
 
     def inner(self, p: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Return tr(p^-1 u p^-1 v), summed over leading axes."""
-        root = _root(p)
-        return (_whiten(root, u) * _whiten(root, v)).sum()
+        """Return the inner product, summed over leading axes."""
+        return self.manifold.inner(p, u, v).sum()
 
     def random_tangent(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return l sym(N(0, 1)) l'."""
-        root = _root(p)
-        return _sym(root @ _normal(p, generator) @ root.mT)
+        """Return an isotropic normal tangent."""
+        return self.manifold.random_normal(p, generator=generator)
 
     def retract(self, p: Tensor, u: Tensor) -> Tensor:
         """Return the exponential: it never leaves the cone."""
-        root = _root(p)
-        return _sym(root @ expm(_whiten(root, u)) @ root.mT)
+        return self.manifold.expmap(p, u)
 
     def log(self, p: Tensor, q: Tensor) -> Tensor:
         """Return the logarithm."""
-        root = _root(p)
-        return _sym(root @ logm(_whiten(root, q)) @ root.mT)
+        return self.manifold.logmap(p, q)
 
     def mean(self, points: Tensor, weights: Tensor) -> Tensor:
         """Return the Frechet mean; weights must not be negative."""
-        n = points.shape[-1]
-        flat = points.reshape(len(points), -1, n, n)
-        leaf = torch.arange(flat.shape[1], device=points.device)
-        means = frechet_mean(
-            flat.flatten(0, 1),
-            weights=weights.to(points).repeat_interleave(len(leaf)),
-            segments=leaf.repeat(len(points)),
-        )
-        return means.to(points).reshape(points.shape[1:])
-
-
-def _root(p: Tensor) -> Tensor:
-    # cholesky_ex does not stop a GPU to look for an error.
-    return torch.linalg.cholesky_ex(p).L
-
-
-def _whiten(root: Tensor, a: Tensor) -> Tensor:
-    """Return root^-1 a root^-T."""
-    half = torch.linalg.solve_triangular(root, a, upper=False)
-    return _sym(torch.linalg.solve_triangular(root, half.mT, upper=False))
+        return self.manifold.mean(points, weights.to(points.device))
 
 
 # The first entry whose type matches is used.
-_ADAPTERS: list[tuple[type[geoopt.Manifold], Callable[[], Adapter]]] = [
-    (geoopt.Euclidean, Euclidean),
+_ADAPTERS: list[tuple[type[geoopt.Manifold], Callable[[Any], Adapter]]] = [
+    (geoopt.Euclidean, lambda manifold: Euclidean()),
+    (SPDManifold, SPD),
     (geoopt.SymmetricPositiveDefinite, SPD),
-    (geoopt.EuclideanStiefel, Stiefel),
+    (geoopt.EuclideanStiefel, lambda manifold: Stiefel()),
 ]
 
 
 def register_adapter(
-    manifold: type[geoopt.Manifold], adapter: Callable[[], Adapter]
+    manifold: type[geoopt.Manifold], adapter: Callable[[Any], Adapter]
 ) -> None:
-    """Say which adapter parameters on a manifold get; the latest one holds."""
+    """Say which adapter parameters on a manifold get; the latest one holds.
+
+    Parameters
+    ----------
+    manifold : type
+        Class of the manifolds.
+    adapter : callable
+        Makes an adapter from an instance of it.
+    """
     _ADAPTERS.insert(0, (manifold, adapter))
 
 
@@ -245,7 +239,7 @@ def adapter_of(parameter: nn.Parameter, name: str = "a parameter") -> Adapter:
         return Euclidean()
     for kind, adapter in _ADAPTERS:
         if isinstance(manifold, kind):
-            return adapter()
+            return adapter(manifold)
     if isinstance(manifold, geoopt.CanonicalStiefel):
         fail(
             f"{name} is on geoopt's CanonicalStiefel",

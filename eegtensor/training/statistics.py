@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -40,10 +40,13 @@ def copy_statistics(model: nn.Module) -> Statistics:
 class StatisticsGuard:
     """Decide what the passes inside do to a network's running statistics.
 
-    Running statistics are the buffers, of torch's modules and of ours. Inside
-    ``"transient"`` and ``"eval"`` the passes work on copies; afterwards, also
-    after an exception, the buffers themselves are back: the same tensors with
-    the same bits, which a gradient that still has to flow does not notice.
+    Running statistics are the buffers, of torch's modules and of ours, and what
+    modules with buffers note beside them. Inside ``"transient"`` and ``"eval"``
+    the passes work on copies; afterwards, also after an exception, the buffers
+    themselves are back: the same tensors with the same bits, which a gradient
+    that still has to flow does not notice. Other attributes of these modules
+    are put back to the values they had (not those of other modules, and not
+    what is inside of a list or dict).
 
     Parameters
     ----------
@@ -77,18 +80,30 @@ class StatisticsGuard:
         self.model = model
         self.mode = check_option("mode", mode, MODES)
         self._start = start
-        self._kept: list[tuple[nn.Module, dict[str, Tensor | None], bool]] = []
+        self._kept: list[
+            tuple[nn.Module, dict[str, Any], dict[str, Tensor | None]]
+        ] = []
 
     def __enter__(self) -> StatisticsGuard:
         if self.mode == "commit":
             return self
         start = copy_statistics(self.model) if self._start is None else self._start
         for module, buffers in start.items():
-            self._kept.append((module, dict(module._buffers), module.training))
+            notes = vars(module) if buffers else {"training": module.training}
+            self._kept.append((module, dict(notes), dict(module._buffers)))
             _install(module, buffers)
-            if self.mode == "eval" and any(b is not None for b in buffers.values()):
-                module.training = False
+        if self.mode == "eval":
+            self._evaluate()
         return self
+
+    def _evaluate(self) -> None:
+        for module, _, buffers in self._kept:
+            if any(buffer is not None for buffer in buffers.values()):
+                # Not the flag alone: some bring statistics up to date in train().
+                module.train(False)
+        for module, notes, buffers in self._kept:
+            if all(buffer is None for buffer in buffers.values()):
+                module.training = notes["training"]
 
     def __exit__(
         self,
@@ -96,10 +111,9 @@ class StatisticsGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for module, buffers, training in self._kept:
+        for module, notes, buffers in self._kept:
+            vars(module).update(notes)
             _install(module, buffers)
-            if self.mode == "eval":
-                module.training = training
         self._kept.clear()
 
 

@@ -46,6 +46,7 @@ def published(layer: LinearFront, x: Tensor, W: Tensor | None = None) -> Tensor:
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> None:
     assert a.shape == b.shape
+    a, b = a.detach(), b.detach()
     assert float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
 

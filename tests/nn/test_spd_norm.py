@@ -164,6 +164,19 @@ class Wrapped(torch.nn.Module):
 
 
 @variants
+def test_two_passes_before_one_backward(variant: str) -> None:
+    domain = torch.arange(6) % 2
+    X, Z = (covariances(6, 3, seed=seed).requires_grad_() for seed in (1, 2))
+    norm = layer(variant, 3)
+    first = norm(X, domain)
+    norm.set_momentum(0.5, 0.2)
+    (first.square().sum() + norm(Z, domain).square().sum()).backward()
+    other = layer(variant, 3)
+    alone = torch.autograd.grad(other(X, domain).square().sum(), X)[0]
+    assert torch.equal(X.grad, alone)
+
+
+@variants
 def test_gradients_are_exact_in_evaluation(variant: str) -> None:
     domain = torch.tensor([0, 1, 0, 1, 0, 0])
     norm = layer(variant, 3).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,6 +201,21 @@ class SignAttack:
         self.reverted = True
 
 
+def test_inputs_are_attacked_at_the_weights_of_the_step(toy, trials):
+    net = toy()
+    start, seen = net.frame.detach().clone(), []
+
+    class Watching(SignAttack):
+        def sample(self, context):
+            seen.append(context.model.frame.detach().clone())
+            return super().sample(context)
+
+    data = trials(40)
+    whole = ShuffleSampler(40, batch_size=40)
+    fit(net, data, perturbation=[Noise(), Watching()], sampler=whole, epochs=1)
+    assert torch.equal(seen[0], start)
+
+
 class Latent:
     """Adds noise behind a layer by a hook, which must be gone afterwards."""
 
@@ -335,7 +351,7 @@ class Doubling(ShuffleSampler):
 
 
 def test_weights_multiply_losses_of_trials(toy, trials):
-    data = trials(40)
+    data = replace(trials(40), weight=torch.linspace(0.5, 1.5, 40))
     nets = [toy(dropout=0.0) for _ in range(2)]
     sampler = Doubling(40, batch_size=40)
     fit(nets[0], data, sampler=sampler, epochs=1)
@@ -343,7 +359,7 @@ def test_weights_multiply_losses_of_trials(toy, trials):
     batch = data.pick(index)
     nets[1].train()
     losses = F.cross_entropy(nets[1](batch.x, batch.domain), batch.y, reduction="none")
-    (losses * (1.0 + index % 2)).mean().backward()
+    (losses * (1.0 + index % 2) * batch.weight).mean().backward()
     optimizer = make_optimizer(nets[1], lr=0.01)
     optimizer.step()
     torch.testing.assert_close(nets[0].frame, nets[1].frame)

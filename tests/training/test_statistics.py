@@ -13,7 +13,9 @@ from eegtensor.training import StatisticsGuard, copy_statistics, evaluating
 
 
 class Growing(nn.Module):
-    """Replaces its buffer by a larger one, and adds a new one."""
+    """Replaces its buffer by a larger one, adds a new one, and counts its calls."""
+
+    calls = 0
 
     def __init__(self):
         super().__init__()
@@ -21,7 +23,13 @@ class Growing(nn.Module):
         self.register_buffer("hidden", torch.zeros(3), persistent=False)
         self.register_buffer("empty", None)
 
+    def train(self, mode=True):
+        if not mode:
+            self.hidden.data.fill_(7)
+        return super().train(mode)
+
     def forward(self, x):
+        self.calls += 1
         self.table = torch.cat([self.table, x[:1]])
         self.hidden.data.add_(1)
         self.empty = x.sum()
@@ -55,18 +63,21 @@ def assert_untouched(net, kept):
 def test_everything_is_back(net, mode, error):
     kept = buffers(net), copy.deepcopy(buffers(net))
     training = [m.training for m in net.modules()]
+    net[3].calls = 2
     net[2].eval()
     training[3] = False
     try:
         with StatisticsGuard(net, mode):
             net(torch.randn(5, 3) + 4)
-            assert net[3].late is not None
+            assert net[3].late is not None and net[3].calls == 3
+            assert net[3].hidden.tolist() == [8 if mode == "eval" else 1] * 3
             if error:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
     assert_untouched(net, kept)
     assert [m.training for m in net.modules()] == training
+    assert net[3].calls == 2
 
 
 def test_commit_moves_and_transient_moves_a_copy(net):
