@@ -30,6 +30,8 @@ from eegtensor.transfer import (
     DomainStandardScaler,
     Recenter,
     SignalAlignment,
+    SPDNetworkClassifier,
+    TSMNetClassifier,
 )
 
 
@@ -312,3 +314,33 @@ def trca(
             ("trca", TRCA(n_components, ensemble, n_bands)),
         ]
     )
+
+
+def network(classifier: type, step: str, **fixed: Any) -> Callable[..., Pipeline]:
+    """Return the builder of a pipeline that is one network classifier.
+
+    Without random_state a benchmark chooses the seed, as for other estimators.
+    """
+
+    def build(align: str | None, **params: Any) -> Pipeline:
+        params = {"random_state": None, **fixed, **params}
+        return Pipeline([(step, classifier(**params))])
+
+    # PIPELINES and make_pipeline read the names of parameters from the signature.
+    names = inspect.signature(classifier).parameters
+    kept = [
+        p.replace(default=None) if p.name == "random_state" else p
+        for p in names.values()
+        if p.name not in fixed
+    ]
+    align = inspect.Parameter("align", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    build.__signature__ = inspect.Signature([align, *kept])  # type: ignore[attr-defined]
+    return build
+
+
+tsmnet = network(TSMNetClassifier, "tsmnet")
+spdnet = network(SPDNetworkClassifier, "network", network="spdnet")
+tensor_cspnet = network(SPDNetworkClassifier, "network", network="tensor-cspnet")
+filter_bank_tsmnet = network(
+    SPDNetworkClassifier, "network", network="filter-bank-tsmnet"
+)

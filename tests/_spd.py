@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor import geometry
@@ -41,3 +43,12 @@ def matrices(kind: str, n: int, size: tuple[int, ...], seed: int) -> Tensor:
         P = torch.eye(n, dtype=torch.float64) - 1.0 / n
         return geometry.congruence(P, X)
     return X * (1e-12 if kind == "volts" else 1.0)
+
+
+def spd(
+    rng: np.random.Generator, n_matrices: int, n: int, *, unit: float = 1.0
+) -> NDArray:
+    """Random matrices of condition about 1e3, in a unit squared of `unit`."""
+    A = rng.standard_normal((n_matrices, n, 3 * n)) * np.logspace(0, -1, n)[:, None]
+    mix = np.eye(n) + 0.3 * rng.standard_normal((n, n))
+    return unit * (mix @ A) @ np.swapaxes(mix @ A, 1, 2) / (3 * n)

@@ -197,7 +197,9 @@ def can_draw_scalp(
 
 def _caption(pattern: Pattern) -> str:
     lines = [pattern.band] if pattern.band else []
-    lines.append(f"{pattern.decibel:+.1f} dB".replace("-", "\u2212"))
+    decibel = f"{pattern.decibel:+.1f} dB".replace("-", "\u2212")
+    share = f", share {pattern.share:.0%}" if np.isfinite(pattern.share) else ""
+    lines.append(decibel + share)
     if np.isfinite(pattern.unseen):
         unseen = f"{pattern.unseen:+.1f}".replace("-", "\u2212")
         lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,16 +117,17 @@ def network_patterns(
     parts = zip(*(fold.patterns for fold in found), strict=True)
     mean = ClassPatterns(*(np.mean(part, axis=0) for part in parts))
     own = [_without(person, sample, found) for person in np.unique(sample.subjects)]
-    kept: dict[tuple[str, str], list[tuple[float, Pattern]]] = {p: [] for p in pairs}
+    kept: dict[tuple[str, str], list[Pattern]] = {pair: [] for pair in pairs}
     for band in bands_of(sample):
         of_all = _within(band, mean)
         of_each = [None if p is None else _within(band, p) for p in own]
         for k, pair in enumerate(pairs):
             kept[pair] += _contrast(band, pair, k, of_all, of_each)
-    return {
-        pair: [p for _, p in sorted(row, key=lambda item: -item[0])[:n_patterns]]
-        for pair, row in kept.items()
-    }
+    for pair, row in kept.items():
+        total = sum(p.share for p in row)
+        row = [replace(p, share=p.share / total) for p in row]
+        kept[pair] = sorted(row, key=lambda p: -p.share)[:n_patterns]
+    return kept
 
 
 def _without(
@@ -152,8 +153,8 @@ def _contrast(
     k: int,
     of_all: Sources,
     of_each: Sequence[Sources | None],
-) -> list[tuple[float, Pattern]]:
-    """Return the size of each source's change, and its pattern."""
+) -> list[Pattern]:
+    """Return the patterns of all sources; shares are squared changes of power."""
     people, a, b = band.sides(pair)
     if not len(people):
         return []
@@ -174,17 +175,15 @@ def _contrast(
     decibel = decibels(a.mean(axis=0), b.mean(axis=0), of_all.filters[k])
     values = (band.basis @ of_all.topographies[k])[band.channels]
     return [
-        (
-            abs(float(change[j])),
-            Pattern(
-                largest_is_one(values[:, j]),
-                band.channels,
-                band.name,
-                float(decibel[j]),
-                float(mean[j]),
-                int(agree[j]),
-                len(unseen),
-            ),
+        Pattern(
+            largest_is_one(values[:, j]),
+            band.channels,
+            band.name,
+            float(decibel[j]),
+            float(mean[j]),
+            int(agree[j]),
+            len(unseen),
+            float(change[j]) ** 2,
         )
         for j in range(len(change))
     ]

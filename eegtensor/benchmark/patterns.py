@@ -34,6 +34,8 @@ class Pattern:
         over people; NaN with fewer than three people.
     n_agree, n_people : int
         People left out in whom the sign is the same.
+    share : float
+        Part in what a network's decision goes with; NaN for patterns of data.
     """
 
     values: NDArray
@@ -43,6 +45,7 @@ class Pattern:
     unseen: float
     n_agree: int
     n_people: int
+    share: float = float("nan")
 
 
 def class_patterns(

@@ -152,7 +152,7 @@ def _network(name: str, results: Results, sample: Sample) -> str:
             "it had not seen"
         )
         unseen = (
-            "; below it, the same with the source of the network that was trained "
+            "; below it, the same for the source of the network that was trained "
             "without a person, measured on that person, and in how many people the "
             "sign is the one that this network expects"
         )
@@ -160,13 +160,13 @@ def _network(name: str, results: Results, sample: Sample) -> str:
     networks = "the network" if n == 1 else f"the networks of {n} folds"
     return (
         f"<h4>{words}</h4><p>Each pattern shows how a source whose power moves the "
-        "decision reaches the channels: from the tangent space of "
-        f"{networks} back through their filters, those first whose power goes with "
-        "the decision most. Only relative weights and signs between channels mean "
-        "something. The labels come in with the number, the measured power ratio in "
-        f"all people{unseen}. A source with a ratio near "
-        "0 dB, or whose sign few people share, is one that the network should not "
-        f"look at.{_drawn(results.trials, patterns, words)}"
+        f"decision reaches the channels, led back from the tangent space of {networks} "
+        "through their filters. Only relative weights and signs between channels mean "
+        "something. The share is the source's part in all changes of power that go "
+        "with the decision (squared). The decibels are its measured power ratio "
+        f"between the classes in all people{unseen}. A large share without a ratio, "
+        "or of a sign that few people share, is what the network should not look at."
+        f"{_drawn(results.trials, patterns, words)}"
     )
 
 

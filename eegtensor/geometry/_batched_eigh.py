@@ -3,8 +3,7 @@
 LAPACK, and `torch.linalg.eigh` with it, takes one matrix after the other on one
 core. Here a batch on the CPU is shared among torch's threads, and where numba
 is installed (the extra ``fast``) a compiled kernel decomposes several matrices
-with each instruction. On a GPU, and in traced code, it is `torch.linalg.eigh`,
-or for larger matrices Jacobi's method (see `_jacobi`).
+with each instruction. On a GPU and in traced code it is `torch.linalg.eigh`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor.geometry._jacobi import jacobi_eigh
-
 logger = logging.getLogger(__name__)
 
 # Measured by tests/benchmarks/bench_eigh.py: beyond this size, and for fewer
@@ -33,11 +30,9 @@ KERNEL_MAX_SIZE = 128
 KERNEL_MIN_BATCH = 4
 # Batches with fewer than this many n^3 are done sooner than handed to a thread.
 _MIN_SHARED_WORK = 200_000
-# cuSOLVER has a batched solver up to 32 x 32 and loops over larger matrices.
-# Jacobi's method costs the same few thousand launches for any number of them,
-# so it is taken from this many matrices on.
-JACOBI_MIN_SIZE = 33
-JACOBI_MIN_BATCH = 256
+# Before version 2.12 torch gives cuSOLVER matrices larger than this one by one
+# (pytorch #175585: 128 of 64 x 64 in 229 ms), so that the CPU is faster.
+_CUDA_BATCHED_SIZE = 32 if torch.__version__ < (2, 12) else None
 
 _enabled = os.environ.get("EEGTENSOR_KERNEL", "1") != "0"
 
@@ -64,10 +59,11 @@ def eigh(X: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = _on_cpu(array, vectors=True)
         return torch.from_numpy(values), torch.from_numpy(vectors)
     with torch.no_grad():
-        if _use_jacobi(X):
-            return jacobi_eigh(X)
-        values, vectors = torch.linalg.eigh(X)
-        return values, vectors
+        if _one_by_one(X):
+            found, basis = eigh(X.cpu())
+            return found.to(X.device), basis.to(X.device)
+        found, basis = torch.linalg.eigh(X)
+        return found, basis
 
 
 def eigvalsh(X: Tensor) -> Tensor:
@@ -76,7 +72,9 @@ def eigvalsh(X: Tensor) -> Tensor:
     if array is not None:
         return torch.from_numpy(_on_cpu(array, vectors=False)[0])
     with torch.no_grad():
-        return jacobi_eigh(X)[0] if _use_jacobi(X) else torch.linalg.eigvalsh(X)
+        if _one_by_one(X):
+            return eigvalsh(X.cpu()).to(X.device)
+        return torch.linalg.eigvalsh(X)
 
 
 @contextmanager
@@ -106,7 +104,7 @@ def _kernel(dtype: np.dtype) -> ModuleType | None:
         if _eigh_kernel.numba.config.DISABLE_JIT:
             return None
         one = np.ones((1, 2, 2), dtype)
-        _eigh_kernel.decompose(one, one[0].copy(), one.copy())
+        _eigh_kernel.decompose(one, np.empty((1, 2), dtype), one.copy())
     except ImportError as error:
         logger.debug("No compiled eigendecomposition: %s", error)
         return None
@@ -120,13 +118,14 @@ def _kernel(dtype: np.dtype) -> ModuleType | None:
     return _eigh_kernel
 
 
-def _use_jacobi(X: Tensor) -> bool:
-    n = X.shape[-1]
+def _one_by_one(X: Tensor) -> bool:
+    """Whether this torch would loop over the matrices of a batch on a GPU."""
     return (
-        X.device.type == "cuda"
+        _CUDA_BATCHED_SIZE is not None
+        and X.device.type == "cuda"
+        and X.ndim > 2
+        and X.shape[-1] > _CUDA_BATCHED_SIZE
         and not torch.compiler.is_compiling()
-        and n >= JACOBI_MIN_SIZE
-        and X.numel() >= JACOBI_MIN_BATCH * n * n
     )
 
 
@@ -148,23 +147,24 @@ def _memory(X: Tensor) -> NDArray | None:
 
 
 def _on_cpu(array: NDArray, *, vectors: bool) -> tuple[NDArray, NDArray]:
+    """Return eigenvalues and, if wanted, eigenvectors; else an empty array."""
     n = array.shape[-1]
-    X = np.ascontiguousarray(array.reshape(-1, n, n))
+    X = np.ascontiguousarray(array).reshape(-1, n, n)
     values = np.empty(X.shape[:2], X.dtype)
-    basis = np.empty_like(X) if vectors else None
+    basis = np.empty_like(X) if vectors else np.empty(0, X.dtype)
     kernel = None
     if _enabled and 0 < n <= KERNEL_MAX_SIZE and len(X) >= KERNEL_MIN_BATCH:
         kernel = _kernel(X.dtype)
 
     def solve(start: int, stop: int) -> None:
         part = slice(start, stop)
-        target = None if basis is None else basis[part]
+        target = basis[part] if vectors else None
         if kernel is None or not kernel.decompose(X[part], values[part], target):
             _lapack(X[part], values[part], target)
 
     _share(solve, len(X), n)
-    shape = array.shape[:-1]
-    return values.reshape(shape), X if basis is None else basis.reshape(array.shape)
+    values = values.reshape(array.shape[:-1])
+    return values, basis.reshape(array.shape) if vectors else basis
 
 
 def _lapack(X: NDArray, values: NDArray, vectors: NDArray | None) -> None:

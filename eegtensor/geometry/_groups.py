@@ -62,8 +62,10 @@ class Groups(NamedTuple):
 
     def spread(self, M: Tensor) -> Tensor:
         """Return the group's entry of M (K, ...) for each trial, (b, ...)."""
-        if len(M) == 1:
-            return M.expand(len(self.slot), *M.shape[1:])
+        if M.shape[0] == 1:
+            return M.expand(self.slot.shape[0], *M.shape[1:])
+        if torch.compiler.is_compiling():
+            return M[self.slot]
         spread: Tensor = _Spread.apply(M, self.slot, self.member)  # type: ignore[no-untyped-call]
         return spread
 
@@ -123,11 +125,13 @@ def group_trials(
     return rows, Groups(codes, member, member / count[:, None], None, reduce)
 
 
-def unique_rows(codes: Tensor, n_rows: int) -> tuple[Any, Tensor]:
-    """Return rows of a table that hold all of `codes`, and each code's place there.
+def look_up(codes: Tensor, n_rows: int) -> tuple[Any, Groups]:
+    """Return rows of a table that hold all of `codes`, and where, without sums.
 
     On the CPU only the rows needed; elsewhere, without a look, all.
     """
-    if not _eager_cpu(codes):
-        return slice(None), codes
-    return torch.unique(codes, return_inverse=True)
+    nothing = torch.empty(0, dtype=torch.float64, device=codes.device)
+    rows: Any = slice(None)
+    if n_rows > 1 and _eager_cpu(codes):
+        rows, codes = torch.unique(codes, return_inverse=True)
+    return rows, Groups(codes, nothing, nothing)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eegtensor.geometry._scalar import LOG
-from eegtensor.geometry._search import Step, search
+from eegtensor.geometry._search import Move, search
 from eegtensor.geometry._segments import Segments
 from eegtensor.geometry.spectral import (
     congruence,
@@ -47,8 +47,8 @@ class _KarcherMean(torch.autograd.Function):
         tol: float,
         max_iter: int,
     ) -> Tensor:
-        step = functools.partial(_step, tol=tol)
-        mean = search(step, X, segments, start, tol, max_iter)
+        mover = functools.partial(_move, tol=tol)
+        mean = search(mover, X, segments, start, tol, max_iter)
         ctx.segments = segments._replace(share=share.detach())
         ctx.save_for_backward(X, mean)
         return mean
@@ -76,7 +76,7 @@ class _KarcherMean(torch.autograd.Function):
         return by_X, by_share, None, None, None, None
 
 
-def _step(mean: Tensor, X: Tensor, segments: Segments, tol: float) -> Step:
+def _move(mean: Tensor, X: Tensor, segments: Segments, tol: float) -> Move:
     root, inverse_root = sqrtm_pair(mean)
     values, vectors = eigh(congruence(segments.spread(inverse_root), X))
     logs = positive(values).log()
@@ -93,7 +93,7 @@ def _step(mean: Tensor, X: Tensor, segments: Segments, tol: float) -> Step:
     step, left = _solve(hessian, gradient, tol - squared, 8 if last else 3)
     # What the linear solve left, plus the square of the gradient, which bounds
     # what curvature adds: the gradient after the step.
-    return congruence(root, expm(symmetrize(step))), left + squared
+    return Move(symmetrize(step), lambda S: congruence(root, expm(S)), left + squared)
 
 
 class _Hessian:

@@ -90,10 +90,11 @@ def carry(A: Tensor, X: Tensor, S: Tensor) -> Tensor:
     """
     rule = _collocation(A)
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    ndim = max(A.ndim, X.ndim, S.ndim)
     n_sweeps = 14 if A.dtype == torch.float64 else 8
     for u, a, b in _mesh(X):
         share = torch.sigmoid(rule.nodes + u)
-        t = (a + b * share).view(-1, *(1 for _ in A.shape))
+        t = (a + b * share).view(-1, *(1 for _ in range(ndim)))
         speed = (b * share * (1.0 - share)).view(t.shape)
         forward = eye + t * X
         solve = lyapunov_solver(congruence(forward, A))

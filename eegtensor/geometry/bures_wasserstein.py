@@ -13,7 +13,7 @@ from torch import Tensor
 from eegtensor.geometry._cholesky import definite_factor, frobenius
 from eegtensor.geometry._lyapunov import lyapunov, lyapunov_solver
 from eegtensor.geometry._scalar import INV_SQRT
-from eegtensor.geometry._search import Step
+from eegtensor.geometry._search import Move
 from eegtensor.geometry._segments import Segments
 from eegtensor.geometry._transport import carry
 from eegtensor.geometry.spectral import (
@@ -73,8 +73,7 @@ def geodesic(A: Tensor, B: Tensor, t: float | Tensor) -> Tensor:
     """Return (L + t H) (L + t H)'."""
     L, H = _lift(A, B)
     weight = torch.as_tensor(t, dtype=L.dtype, device=L.device)[..., None, None]
-    Z = L + weight * H
-    return symmetrize(Z @ Z.mT)
+    return square(L + weight * H)
 
 
 def transport(A: Tensor, B: Tensor, V: Tensor) -> Tensor:
@@ -86,7 +85,7 @@ def transport(A: Tensor, B: Tensor, V: Tensor) -> Tensor:
     L, H = _lift(A, B)
     # X = H L^-1 from the right.
     X = torch.linalg.solve_triangular(L, H, upper=False, left=False)
-    A = symmetrize(L @ L.mT)
+    A = square(L)
     half = carry(A, symmetrize(X), lyapunov(A, V)) @ symmetrize(B)
     return half + half.mT
 
@@ -101,8 +100,8 @@ def exp_transport(A: Tensor, V: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
     return B, half + half.mT
 
 
-def barycenter_step(mean: Tensor, X: Tensor, segments: Segments) -> Step:
-    """Return T M T with the mean map T = sum_i w_i T_i, and how far that moves.
+def barycenter_move(mean: Tensor, X: Tensor, segments: Segments) -> Move:
+    """Return the mean velocity from a mean to matrices, as a lift.
 
     Parameters
     ----------
@@ -112,14 +111,17 @@ def barycenter_step(mean: Tensor, X: Tensor, segments: Segments) -> Step:
 
     Returns
     -------
-    mean : Tensor, shape (n_segments, n, n)
-    size : Tensor, shape (n_segments,)
-        Distance moved, relative to the square root of the trace.
+    move : Move
+        Its size is relative to the square root of the trace.
     """
     L = definite_factor(mean)[1]
     H = segments.total(horizontal(segments.spread(L), X))
-    size = frobenius(H) / frobenius(L)
-    return symmetrize((L + H) @ (L + H).mT), size
+    return Move(H, lambda S: square(L + S), frobenius(H) / frobenius(L))
+
+
+def square(Z: Tensor) -> Tensor:
+    """Return the symmetric Z Z'."""
+    return symmetrize(Z @ Z.mT)
 
 
 def from_frame(A: Tensor, N: Tensor) -> Tensor:

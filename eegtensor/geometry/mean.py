@@ -9,7 +9,7 @@ from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.geometry._karcher import karcher_mean
 from eegtensor.geometry._search import search, with_gradient
 from eegtensor.geometry._segments import fold
-from eegtensor.geometry.bures_wasserstein import barycenter_step
+from eegtensor.geometry.bures_wasserstein import barycenter_move
 from eegtensor.geometry.metrics import FLAT, METRICS, distance
 
 
@@ -77,8 +77,10 @@ def frechet_mean(
         if metric == "affine-invariant":
             mean = karcher_mean(sets.X, sets.parts, start, tol, max_iter)
         else:
-            mean = search(barycenter_step, sets.X, sets.parts, start, tol, max_iter)
-            mean = with_gradient(barycenter_step, mean, sets.X, sets.parts)
+            mean = search(
+                barycenter_move, sets.X, sets.parts, start, tol, max_iter, longest=2.0
+            )
+            mean = with_gradient(barycenter_move, mean, sets.X, sets.parts)
     return mean.reshape(*sets.shape, *mean.shape[1:])
 
 

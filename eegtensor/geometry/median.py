@@ -11,9 +11,9 @@ from eegtensor._check import check_option
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.geometry._cholesky import definite_factor, frobenius, left_solve
 from eegtensor.geometry._scalar import EXP, LOG
-from eegtensor.geometry._search import Step, Stepper, search, with_gradient
+from eegtensor.geometry._search import Move, Mover, search, with_gradient
 from eegtensor.geometry._segments import Segments, fold
-from eegtensor.geometry.bures_wasserstein import horizontal
+from eegtensor.geometry.bures_wasserstein import horizontal, square
 from eegtensor.geometry.metrics import FLAT, METRICS
 from eegtensor.geometry.spectral import congruence, spectral, symmetrize
 
@@ -67,22 +67,22 @@ def geometric_median(
     matrices, parts = sets.X, sets.parts
     start = parts.total(matrices) if init is None else sets.centers(init)
     start = start.detach()
-    step: Stepper
+    mover: Mover
     if metric in FLAT:
         flat = FLAT[metric]
         matrices, start = flat.coordinates(matrices), flat.coordinates(start)
-        step = _flat_step
+        mover = _flat_move
     else:
-        step = _affine_step if metric == "affine-invariant" else _bures_step
-    median = search(step, matrices, parts, start, tol, max_iter)
-    median = with_gradient(step, median, matrices, parts)
+        mover = _affine_move if metric == "affine-invariant" else _bures_move
+    median = search(mover, matrices, parts, start, tol, max_iter, longest=30.0)
+    median = with_gradient(mover, median, matrices, parts)
     if metric in FLAT:
         median = FLAT[metric].point(median)
     return median.reshape(*sets.shape, *median.shape[1:])
 
 
-def _weiszfeld(T: Tensor, segments: Segments) -> Step:
-    """Return the step from the center and its length relative to the mean distance.
+def _weiszfeld(T: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+    """Return a step from the center and its length relative to the mean distance.
 
     Parameters
     ----------
@@ -106,20 +106,20 @@ def _weiszfeld(T: Tensor, segments: Segments) -> Step:
     return scale[:, None, None] * force, size
 
 
-def _flat_step(center: Tensor, P: Tensor, segments: Segments) -> Step:
+def _flat_move(center: Tensor, P: Tensor, segments: Segments) -> Move:
     step, size = _weiszfeld(P - segments.spread(center), segments)
-    return center + step, size
+    return Move(step, lambda S: center + S, size)
 
 
-def _affine_step(center: Tensor, X: Tensor, segments: Segments) -> Step:
+def _affine_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
     L = definite_factor(center)[1]
     whitener = left_solve(L, torch.eye(L.shape[-1]).to(L).expand_as(L))
     T = spectral(congruence(segments.spread(whitener), X), LOG)
     step, size = _weiszfeld(T, segments)
-    return congruence(L, spectral(symmetrize(step), EXP)), size
+    return Move(symmetrize(step), lambda S: congruence(L, spectral(S, EXP)), size)
 
 
-def _bures_step(center: Tensor, X: Tensor, segments: Segments) -> Step:
+def _bures_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
     L = definite_factor(center)[1]
     step, size = _weiszfeld(horizontal(segments.spread(L), X), segments)
-    return symmetrize((L + step) @ (L + step).mT), size
+    return Move(step, lambda S: square(L + S), size)

@@ -7,7 +7,7 @@ Statistics are float64; gradients are exact, through the mean and the variance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,98 +66,126 @@ class Norm(NamedTuple):
         return out
 
 
-class AffineBatch(NamedTuple):
-    """A batch in the tangent space near each group's mean.
+def affine_update(
+    X: Tensor,
+    groups: Groups,
+    old: Statistics,
+    momenta: Momenta,
+    norm: Norm,
+    *,
+    steps: int = 1,
+    detach: bool = False,
+) -> Statistics:
+    """Return the statistics after a batch; gradients flow to mean and variance.
 
-    Attributes
-    ----------
-    mean : Tensor, shape (K, n, n)
-        One or more Karcher steps from the arithmetic mean.
-    whitening : Tensor, shape (K, n, n)
-        Inverse root of the point where the tangent space touches.
-    centre : Tensor, shape (K, n, n)
-        Mean tangent vector.
-    dispersion : Tensor, shape (K,)
-        Mean squared distance of the tangent vectors to `centre`.
-    """
-
-    mean: Tensor
-    whitening: Tensor
-    centre: Tensor
-    dispersion: Tensor
-
-    def about(self, tangent: Tensor, norm: Norm) -> Tensor:
-        """Return the mean squared distance to a tangent vector, shape (K,)."""
-        return self.dispersion + norm.squared(tangent - self.centre)
-
-
-def affine_batch(
-    X: Tensor, groups: Groups, norm: Norm, *, steps: int = 1, detach: bool = False
-) -> AffineBatch:
-    """Return each group's affine-invariant mean and dispersion.
-
-    From the arithmetic mean A, `steps` times: T_i = log(A^-1/2 X_i A^-1/2),
-    A <- A^1/2 exp(mean T) A^1/2.
+    From the arithmetic mean A of a group, `steps` times, T_i = log(A^-1/2 X_i
+    A^-1/2) and B = A^1/2 exp(mean T) A^1/2. Then R+ = R #_eta B and v+ = (1 - eta)
+    v + eta mean_i ||T_i - log(A^-1/2 R+ A^-1/2)||^2, and the same for evaluation
+    with its own momentum and without gradient.
 
     Parameters
     ----------
     X : Tensor, shape (b, n, n)
     groups : Groups
+    old : Statistics
+    momenta : Momenta
     norm : Norm
     steps : int
     detach : bool
         Whether the gradient leaves out the whitening by A, as in the TSMNet
         authors' code. The exact gradient has it.
-    """
-    (mean,) = groups.average(X)
-    if groups.present is not None:
-        eye = torch.eye(X.shape[-1], dtype=mean.dtype, device=mean.device)
-        mean = groups.choose(mean, eye)
-    for _ in range(steps):
-        point = symmetrize(mean.detach() if detach else mean)
-        root, whitening = spectral(point, SQRT, INV_SQRT)
-        T = spectral(congruence(groups.spread(whitening.to(X.dtype)), X), LOG)
-        centre, squares = groups.average(T, norm.squared(T.to(mean.dtype)))
-        mean = congruence(root, spectral(symmetrize(centre), EXP))
-    # This does not cancel: the mean of T is of second order in T.
-    return AffineBatch(mean, whitening, centre, squares - norm.squared(centre))
-
-
-def affine_update(
-    batch: AffineBatch, old: Statistics, momenta: Momenta, norm: Norm
-) -> Statistics:
-    """Return the statistics after a batch; gradients flow to mean and variance.
-
-    R+ = R #_eta B and v+ = (1 - eta) v + eta mean_i ||T_i - log_A(R+)||^2, and
-    the same for evaluation with its own momentum and without gradient.
 
     References
     ----------
     Kobler, Hirayama, Zhao and Kawanabe, SPD domain-specific batch normalization
     to crack interpretable unsupervised domain adaptation in EEG, NeurIPS 2022.
     """
-    mean, variance = _affine_momentum(
-        batch, old.mean, old.variance, old.seen, momenta.eta, norm
+    (A,) = groups.average(X)
+    if groups.present is not None:
+        eye = torch.eye(X.shape[-1], dtype=A.dtype, device=A.device)
+        A = groups.choose(A, eye)
+    fresh = _eager_cpu(A) and not bool(old.seen.any())
+    # A weight of one forgets what was before: then there is nothing to move.
+    moving = [i for i, eta in enumerate(momenta) if not fresh and eta != 1.0]
+    starts = [(old.mean, old.test_mean)[i] for i in moving]
+    # What a new group starts with is no matrix of its unit, hence A.
+    seen = old.seen[:, None, None]
+    starts = [torch.where(seen, R, A.detach()) for R in starts]
+    for step in range(steps):
+        point = symmetrize(A.detach() if detach else A)
+        # One call for all matrices of a kind: calls cost more than small matrices.
+        stack = torch.cat([point, *starts]) if step == 0 else point
+        roots, inverses = spectral(stack, SQRT, INV_SQRT)
+        if step == 0:
+            start_root, start_inverse = roots[len(A) :], inverses[len(A) :]
+        root, inverse = roots[: len(A)], inverses[: len(A)]
+        T = spectral(whiten(inverse.to(X.dtype), X, groups), LOG)
+        centre, squares = groups.average(T, norm.squared(T.to(A.dtype)))
+        A = congruence(root, spectral(symmetrize(centre), EXP))
+    # This does not cancel: the mean of T is of second order in T.
+    dispersion = squares - norm.squared(centre)
+    means = [A, A.detach()]
+    variances = [dispersion, dispersion.detach()]
+    if moving:
+        weight = [batch_weight(old.seen, momenta[i]) for i in moving]
+        ends = torch.cat([means[i] for i in moving])
+        ratio = spectral(
+            congruence(start_inverse, ends), power(torch.cat(weight)[:, None])
+        )
+        moved = congruence(start_root, ratio)
+        tangent = spectral(congruence(inverse.repeat(len(moving), 1, 1), moved), LOG)
+        parts = zip(
+            moving, weight, moved.split(len(A)), tangent.split(len(A)), strict=True
+        )
+        for i, t, M, D in parts:
+            v = (old.variance, old.test_variance)[i]
+            about = dispersion + norm.squared(D - centre)
+            means[i], variances[i] = M, (1.0 - t) * v + t * about
+    return Statistics(
+        means[0], variances[0], means[1].detach(), variances[1].detach(), old.seen
     )
-    still = AffineBatch(*(part.detach() for part in batch))
-    test_mean, test_variance = _affine_momentum(
-        still, old.test_mean, old.test_variance, old.seen, momenta.eta_test, norm
-    )
-    return Statistics(mean, variance, test_mean, test_variance, old.seen)
 
 
-def _affine_momentum(
-    batch: AffineBatch, R: Tensor, v: Tensor, seen: Tensor, eta: float, norm: Norm
-) -> tuple[Tensor, Tensor]:
-    fresh = _eager_cpu(R) and not bool(seen.any())
-    if fresh or eta == 1.0:
-        return batch.mean, batch.dispersion
-    weight = batch_weight(seen, eta)
-    # What a new group starts with is no matrix of its unit.
-    R = torch.where(seen[:, None, None], R, batch.mean.detach())
-    moved = affine_geodesic(R, batch.mean, weight)
-    tangent = spectral(congruence(batch.whitening, moved), LOG)
-    return moved, (1.0 - weight) * v + weight * batch.about(tangent, norm)
+class _Whiten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, W: Tensor, X: Tensor, slot: Tensor, member: Tensor) -> Tensor:
+        each = _each(W, slot)
+        half = each @ X
+        ctx.save_for_backward(W, X, slot, member, each, half)
+        return half @ each.mT
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> Any:
+        W, X, slot, member, each, half = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative needs to know what these were made of.
+            each = _each(W, slot)
+            half = each @ X
+        by_W = by_X = None
+        if ctx.needs_input_grad[0]:
+            flat = ((G + G.mT) @ half).flatten(1)
+            by_W = (member.to(G.dtype) @ flat).view(W.shape)
+        if ctx.needs_input_grad[1]:
+            by_X = each.mT @ (G @ each)
+        return by_W, by_X, None, None
+
+
+def _each(W: Tensor, slot: Tensor) -> Tensor:
+    return W[0] if W.shape[0] == 1 else W.index_select(0, slot)
+
+
+def whiten(W: Tensor, X: Tensor, groups: Groups) -> Tensor:
+    """Return W_k X_i W_k' for the group k of each symmetric X_i, (b, n, n).
+
+    Symmetric up to rounding: enough for a decomposition, which reads a triangle.
+    """
+    if torch.compiler.is_compiling():
+        each = _each(W, groups.slot)
+        return each @ X @ each.mT
+    out: Tensor = _Whiten.apply(  # type: ignore[no-untyped-call]
+        W, X, groups.slot, groups.member
+    )
+    return out
 
 
 def batch_weight(seen: Tensor, eta: float) -> Tensor:

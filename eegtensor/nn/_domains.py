@@ -11,10 +11,9 @@ from torch import Tensor
 
 from eegtensor._check import fail, listing
 from eegtensor.domains import UNSEEN, Domain, DomainTable, check_unseen_policy
-from eegtensor.geometry._groups import unique_rows
+from eegtensor.geometry._groups import Groups, look_up
 from eegtensor.geometry.spectral import _eager_cpu
 from eegtensor.nn._precision import full_precision
-from eegtensor.nn._spaces import Spread
 from eegtensor.nn._statistics import ROWS, RunningStatistics
 
 # A name is (dataset, subject, session); a bare string is a subject.
@@ -237,7 +236,7 @@ class DomainStatistics(RunningStatistics):
                 )
         return codes
 
-    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Spread]:
+    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Groups]:
         """Return the statistics that normalise in evaluation."""
         mean, variance = self.test_mean, self.test_variance
         if self.unseen != "pooled":
@@ -264,12 +263,8 @@ class DomainStatistics(RunningStatistics):
                     own = self._fit(V[unseen].double(), slot)
                 mean = torch.cat([mean[:-1], own[0]])
                 variance = torch.cat([variance[:-1], own[1]])
-        rows, slot = unique_rows(codes, len(mean))
-
-        def spread(M: Tensor) -> Tensor:
-            return M[slot]
-
-        return mean[rows], variance[rows], spread
+        rows, groups = look_up(codes, len(mean))
+        return mean[rows], variance[rows], groups
 
     # A state_dict holds the table, so that any set of domains can be loaded.
 

@@ -21,18 +21,16 @@ from eegtensor.geometry.normalization import (
     Momenta,
     Norm,
     Statistics,
-    affine_batch,
     affine_geodesic,
     affine_update,
     fit_affine,
     flat_update,
+    whiten,
     whitening,
 )
 from eegtensor.geometry.spectral import congruence, spectral, symmetrize
 
 Pair = tuple[Tensor, Tensor]
-# From one entry for each group to one for each trial.
-Spread = Callable[[Tensor], Tensor]
 
 
 class Space(Protocol):
@@ -67,7 +65,7 @@ class MatrixSpace(Space, Protocol):
         V: Tensor,
         mean: Tensor,
         scale: Tensor | None,
-        spread: Spread,
+        groups: Groups,
         bias: Tensor | None,
         *,
         log: bool,
@@ -97,10 +95,15 @@ class AffineSpace:
         self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
     ) -> Statistics:
         """Move along the geodesic to one Karcher step from the arithmetic mean."""
-        batch = affine_batch(
-            V, groups, self.norm, steps=self.steps, detach=self.detach_whitening
+        return affine_update(
+            V,
+            groups,
+            old,
+            momenta,
+            self.norm,
+            steps=self.steps,
+            detach=self.detach_whitening,
         )
-        return affine_update(batch, old, momenta, self.norm)
 
     def fit(self, V: Tensor, groups: Groups) -> Pair:
         """Return Frechet means and mean squared distances."""
@@ -121,22 +124,22 @@ class AffineSpace:
         V: Tensor,
         mean: Tensor,
         scale: Tensor | None,
-        spread: Spread,
+        groups: Groups,
         bias: Tensor | None,
         *,
         log: bool,
     ) -> Tensor:
         """Centre by congruence and scale by a power, log(Z^p) = p log Z."""
-        W = spread(whitening(mean, self.congruence).to(V.dtype))
-        Z = congruence(W, V)
+        W = whitening(mean, self.congruence).to(V.dtype)
+        Z = whiten(W, V, groups)
         if bias is not None:
             Y = congruence(self._root(bias).to(V.dtype), _power(Z, scale))
             return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
         if log:
             return _log(Z, 1.0 / self.theta, scale)
-        if scale is None:
-            return _power(Z, 1.0 / self.theta)
-        return _power(Z, scale / self.theta)
+        if scale is not None:
+            return _power(Z, scale / self.theta)
+        return symmetrize(Z) if self.theta == 1.0 else _power(Z, 1.0 / self.theta)
 
     def _root(self, bias: Tensor) -> Tensor:
         """Return K with K K' = bias^theta."""
@@ -189,13 +192,13 @@ class LogEuclideanSpace(_Flat):
         V: Tensor,
         mean: Tensor,
         scale: Tensor | None,
-        spread: Spread,
+        groups: Groups,
         bias: Tensor | None,
         *,
         log: bool,
     ) -> Tensor:
         """Subtract and multiply; no decomposition if the logarithm is asked for."""
-        V = _scaled(V - spread(mean).to(V.dtype), scale)
+        V = _scaled(V - groups.spread(mean).to(V.dtype), scale)
         if bias is not None:
             V = V + _log(symmetrize(bias.double())).to(V.dtype)
         return V if log else spectral(symmetrize(V), EXP)
@@ -227,13 +230,13 @@ class LogCholeskySpace(_Flat):
         V: Tensor,
         mean: Tensor,
         scale: Tensor | None,
-        spread: Spread,
+        groups: Groups,
         bias: Tensor | None,
         *,
         log: bool,
     ) -> Tensor:
         """Subtract, multiply, and put the factor together again."""
-        V = _scaled(V - spread(mean).to(V.dtype), scale)
+        V = _scaled(V - groups.spread(mean).to(V.dtype), scale)
         if bias is not None:
             V = V + coordinates(_power(symmetrize(bias.double()), self.theta)).to(
                 V.dtype

@@ -13,7 +13,7 @@ from eegtensor.geometry._groups import Groups, group_trials
 from eegtensor.geometry._segments import make_segments
 from eegtensor.geometry.normalization import Momenta, Statistics
 from eegtensor.nn._reduce import all_reduce, is_distributed
-from eegtensor.nn._spaces import Pair, Space, Spread
+from eegtensor.nn._spaces import Pair, Space
 
 # Buffers with one row per domain, and one more for trials of no known domain.
 ROWS = ("mean", "variance", "test_mean", "test_variance", "seen", "n_trials", "source")
@@ -119,7 +119,7 @@ class RunningStatistics(nn.Module):
             self._buffers[name] = moved if same else buffer.to(moved.device)
         return self
 
-    def _train(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Spread]:
+    def _train(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Groups]:
         """Move the statistics; return those of the groups present."""
         rows, groups = group_trials(codes, len(self.mean), self._reduce())
         # Copies: the buffers are written below, and backward comes later.
@@ -132,13 +132,13 @@ class RunningStatistics(nn.Module):
                 getattr(self, name)[rows] = value
             seen = groups.present if groups.present is not None else True
             self.seen[rows] |= seen
-        return new.mean, new.variance, groups.spread
+        return new.mean, new.variance, groups
 
     def _enter(self, X: Tensor, *, learn: bool) -> Tensor:
         """Return checked inputs in the coordinates of the statistics."""
         raise NotImplementedError
 
-    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Spread]:
+    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Groups]:
         """Return the statistics that normalise in evaluation."""
         raise NotImplementedError
 

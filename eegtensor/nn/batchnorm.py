@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import floating
+from eegtensor.geometry._groups import Groups, look_up
 from eegtensor.geometry.manifolds import SPD
 from eegtensor.geometry.normalization import Norm
 from eegtensor.geometry.spectral import symmetrize
@@ -20,7 +21,6 @@ from eegtensor.nn._spaces import (
     LogCholeskySpace,
     LogEuclideanSpace,
     MatrixSpace,
-    Spread,
 )
 from eegtensor.nn._statistics import RunningStatistics
 
@@ -184,13 +184,14 @@ class SPDNorm(RunningStatistics):
         with full_precision(X):
             V = self._enter(X, learn=self.training)
             statistics = self._train if self.training else self._look_up
-            mean, variance, spread = statistics(V, codes)
+            mean, variance, groups = statistics(V, codes)
             if self.detach_statistics is True:
                 mean, variance = mean.detach(), variance.detach()
             scale = None
             if self.scale is not None:
-                scale = spread(self.scale * (variance + self.eps).rsqrt()).to(V.dtype)
-            return self.space.leave(V, mean, scale, spread, self.bias, log=log)
+                scale = self.scale * groups.spread((variance + self.eps).rsqrt())
+                scale = scale.to(V.dtype)
+            return self.space.leave(V, mean, scale, groups, self.bias, log=log)
 
 
 class SPDBatchNorm(SPDNorm):
@@ -230,11 +231,8 @@ class SPDBatchNorm(SPDNorm):
             V = self._enter(X.double(), learn=True)
             self._stream(V, self._one_row(X), prior_trials)
 
-    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Spread]:
-        def spread(M: Tensor) -> Tensor:
-            return M.expand(V.shape[0], *M.shape[1:])
-
-        return self.test_mean, self.test_variance, spread
+    def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Groups]:
+        return self.test_mean, self.test_variance, look_up(codes, 1)[1]
 
     def _one_row(self, X: Tensor) -> Tensor:
         return torch.zeros(X.shape[:1], dtype=torch.int64, device=X.device)

@@ -101,10 +101,10 @@ class DomainBatchNorm(DomainStatistics):
         with full_precision(x):
             V = self._enter(x, learn=False)
             statistics = self._train if self.training else self._look_up
-            mean, variance, spread = statistics(V, codes)
-            y = V - spread(mean).to(V.dtype)
+            mean, variance, groups = statistics(V, codes)
+            y = V - groups.spread(mean).to(V.dtype)
             if self.scale is not None:
-                factor = spread(self.scale * (variance + self.eps).rsqrt())
+                factor = self.scale * groups.spread((variance + self.eps).rsqrt())
                 y = y * factor.view(y.shape[0], -1).to(V.dtype)
             return y + self.bias.to(V.dtype)
 

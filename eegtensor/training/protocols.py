@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eegtensor.training.batch import Batch
 from eegtensor.training.history import History
 from eegtensor.training.network import Network
-from eegtensor.training.space import ParamSpace, Tangent
+from eegtensor.training.space import ParamSpace, Points
 
 Gradients = dict[str, Tensor]
 State = Mapping[str, Tensor]
@@ -90,7 +90,7 @@ class Averager(Protocol):
 
     def merge(
         self, states: Sequence[State], space: ParamSpace, data: Batch | None = None
-    ) -> Tangent:
+    ) -> Points:
         """Return one set of weights for many, on their manifolds."""
 
 

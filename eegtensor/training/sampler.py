@@ -85,8 +85,8 @@ class DomainBalancedSampler(_Seeded):
     """Batches of as many trials of each of a few domains.
 
     In every epoch each domain is cut at random into groups of ``batch_size /
-    domains_per_batch`` trials, which keep the domain's proportions of classes
-    to within one trial a class; each batch takes a group of each of so many
+    domains_per_batch`` trials, which share each class to one trial and so keep
+    the domain's proportions of classes; each batch takes a group of each of so many
     distinct domains, drawn at random among those with groups left. The epoch
     ends when too few domains have groups left: what remains, and what a domain
     holds beyond whole groups, is left out until the next epoch draws anew.

@@ -9,6 +9,7 @@ from eegtensor.transfer.recenter import Recenter
 from eegtensor.transfer.rescale import Rescale
 from eegtensor.transfer.rotate import Rotate
 from eegtensor.transfer.signals import EuclideanAlignment, SignalAlignment
+from eegtensor.transfer.spdnetworks import SPDNetworkClassifier
 from eegtensor.transfer.standardize import DomainStandardScaler
 from eegtensor.transfer.tsmnet import TSMNetClassifier
 
@@ -22,6 +23,7 @@ __all__ = [
     "Recenter",
     "Rescale",
     "Rotate",
+    "SPDNetworkClassifier",
     "SignalAlignment",
     "TSMNetClassifier",
     "balance_classes",

@@ -31,9 +31,11 @@ from eegtensor.training import (
     CrossEntropy,
     DomainBalancedSampler,
     EarlyStopping,
+    MomentumSchedule,
     Progress,
     Sampler,
     as_device,
+    device_of,
     forward_all,
     make_optimizer,
     train,
@@ -47,7 +49,7 @@ from eegtensor.transfer._retarget import (
     retarget,
 )
 from eegtensor.transfer._saving import SavedNetwork
-from eegtensor.transfer._trialcache import digests
+from eegtensor.transfer._trialcache import described, remembered
 from eegtensor.transfer._validation import held_out, refitted_loss
 
 
@@ -56,10 +58,9 @@ def _can_adapt(self: NetworkClassifier) -> bool:
 
 
 class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
-    """Base of classifiers that train a network with statistics per domain.
+    """Base of classifiers that train an SPD network with statistics per domain.
 
-    A subclass gives `_build`, and where its network takes something else than
-    trials, `_inputs`. Its parameters are those that the methods here read.
+    A subclass gives `_build`. Its parameters are those that the methods here read.
 
     Attributes
     ----------
@@ -77,6 +78,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         What `predict` without domains uses: the domain adapted last.
     """
 
+    norm: str
     epochs: int
     batch_size: int
     domains_per_batch: int
@@ -104,32 +106,44 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         domains: Sequence[Domain],
         generator: torch.Generator | None,
     ) -> Any:
-        """Return a network, initialised from the generator.
+        """Return an `SPDNetwork`, initialised from the generator."""
 
-        It is called as ``network(x, domain)`` and has ``fit_statistics(x,
-        domain)``, ``add_domains`` and what `retarget` needs.
-        """
+    def _inputs(self, X: NDArray, order: NDArray | None = None) -> Tensor:
+        """Return what `network_` takes of trials, on the CPU.
 
-    def _inputs(self, X: NDArray, keys: Sequence[bytes], order: NDArray) -> Tensor:
-        """Return what `network_` takes of the trials in `order`, on the CPU.
+        What a front computes of a trial before anything is learned is computed
+        once and remembered between fits.
 
         Parameters
         ----------
         X : ndarray, shape (n_trials, n_channels, n_times)
-        keys : sequence of bytes, one a trial
-            Digests, for what need not be computed twice.
-        order : ndarray of int
+        order : ndarray of int | None
+            Trials wanted; all by default.
         """
-        return torch.from_numpy(np.ascontiguousarray(X[order]))
+        order = np.arange(len(X)) if order is None else order
+        front, device = self.network_.front, device_of(self.network_)
+        if getattr(front, "path", "lag") == "conv":
+            return torch.from_numpy(X[order]).to(front.spatial.weight.dtype)
+
+        def compute(part: NDArray) -> Tensor:
+            with torch.no_grad():
+                rows: Tensor = front.statistics(torch.from_numpy(part).to(device))
+                return rows.cpu()
+
+        return remembered(described(front), X, order, compute)
 
     def _callbacks(self) -> list[Callback]:
-        """Return what a subclass does beside training, such as schedules."""
-        return []
+        """Return what is done beside training: the published momenta of the norm."""
+        if self.norm == "batch":
+            # Those of statistics of all domains together.
+            return [MomentumSchedule(batch_size=500, domain_batch_size=50, tau0=0.35)]
+        share = self.batch_size / self.domains_per_batch
+        return [MomentumSchedule(batch_size=self.batch_size, domain_batch_size=share)]
 
     @property
     def can_adapt(self) -> bool:
-        """Whether the network has statistics per domain."""
-        return True
+        """Whether there are statistics of each domain."""
+        return self.norm == "domain"
 
     def fit(
         self,
@@ -159,24 +173,20 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         X = check_signals(X)
         classes, labels = class_codes(y, len(X), type(self).__name__)
         codes, names = encode_domains(domain_names(len(X), subjects, sessions))
-        # In an order of their own: the order in which trials come means nothing.
-        table = sorted(names)
-        codes = np.asarray([table.index(name) for name in names])[codes]
-        keys = digests(X)
-        order = np.asarray(
-            sorted(range(len(X)), key=lambda i: (codes[i], keys[i], labels[i]))
-        )
+        table, codes, order = _canonical_order(X, names, codes, labels)
         codes, labels = codes[order], labels[order]
         seed = as_seed(self.random_state)
         generator = torch.Generator().manual_seed(seed)
         n_chans, n_times = X.shape[1:]
-        network = self._build(n_chans, len(classes), n_times, table, generator)
+        # Torch's layers draw weights of their own before ours replace them.
+        with torch.random.fork_rng([]):
+            network = self._build(n_chans, len(classes), n_times, table, generator)
         check_label_shift(network, self.adaptation)
         self.network_ = network.to(device).eval()
         self.classes_ = classes
         self._size = (n_chans, n_times)
         data = Batch(
-            self._inputs(X, keys, order).to(device),
+            self._inputs(X, order).to(device),
             torch.from_numpy(labels).to(device),
             torch.from_numpy(codes).to(device),
         )
@@ -294,7 +304,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         X = self._check_fitted_to(X)
         names = _target_names(len(X), subjects, sessions)
         network = copy.deepcopy(self.network_)
-        x = self._all_inputs(X)
+        x = self._inputs(X)
         done = retarget(network, x, names, "online", prior_trials=self.prior_trials)
         self.network_ = network
         self.adaptation_ = {**self.adaptation_, **done}
@@ -312,7 +322,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         network = copy.deepcopy(self.network_)
         method = "refit" if self.adaptation == "online" else self.adaptation
         prior = tuple(self.prior_) if self.prior == "source" else None
-        done = retarget(network, self._all_inputs(X), names, method, prior=prior)
+        done = retarget(network, self._inputs(X), names, method, prior=prior)
         return network, done
 
     def predict(
@@ -368,11 +378,8 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             # Of this batch and for it alone: nothing is kept.
             network, _ = self._retargeted(X[new], unknown, "unseen='adapt'")
             codes = encode(network, names)
-        data = Batch(self._all_inputs(X), domain=codes.cpu())
+        data = Batch(self._inputs(X), domain=codes.cpu())
         return forward_all(network, data).double().cpu()
-
-    def _all_inputs(self, X: NDArray) -> Tensor:
-        return self._inputs(X, digests(X), np.arange(len(X)))
 
     def _check_fitted_to(self, X: Any) -> NDArray:
         check_fitted(self, "network_")
@@ -384,6 +391,25 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
                 fix="use the same channels, rate and window as in fit",
             )
         return X
+
+
+def _canonical_order(
+    X: NDArray, names: Sequence[Domain], codes: NDArray, labels: NDArray
+) -> tuple[list[Domain], NDArray, NDArray]:
+    """Return domains by name, trials' codes among them, and an order of trials.
+
+    The order in which trials come means nothing. Within a domain they are
+    sorted by where along their samples the energy lies, a number that does not
+    depend on the unit.
+    """
+    table = sorted(names)
+    place = {name: k for k, name in enumerate(table)}
+    codes = np.asarray([place[name] for name in names])[codes]
+    ramp = np.linspace(0.0, 1.0, X[0].size, dtype=X.dtype).reshape(X.shape[1:])
+    energy = np.einsum("nct,nct->n", X, X, dtype=np.float64)
+    centre = np.einsum("nct,nct,ct->n", X, X, ramp, dtype=np.float64)
+    centre /= np.where(energy > 0, energy, 1.0)
+    return table, codes, np.lexsort((labels, centre, codes))
 
 
 def fit_statistics(network: Any, data: Batch) -> None:

@@ -47,6 +47,7 @@ def check_label_shift(network: Any, adaptation: str) -> None:
         return
     published = (
         isinstance(norm, DomainSPDBatchNorm)
+        and not network.ignores_domains
         and len(network.norms) == 1
         and norm.kind == "affine-invariant"
         and getattr(norm.space, "congruence", "") == "symmetric"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 # Statistics of some 10,000 trials of 22 channels.
 LIMIT_BYTES = 512 << 20
@@ -37,10 +37,27 @@ def digests(X: NDArray) -> list[bytes]:
     return found
 
 
+def described(module: nn.Module) -> str:
+    """Return what a module without learned parts computes: its plain attributes."""
+    dtype = next((p.dtype for p in module.parameters()), None)
+    parts = [
+        (type(part).__name__, sorted(k for k in vars(part).items() if _is_plain(*k)))
+        for part in module.modules()
+    ]
+    return repr((dtype, parts))
+
+
+def _is_plain(name: str, value: object) -> bool:
+    return (
+        name != "training"
+        and not name.startswith("_")
+        and isinstance(value, (bool, int, float, str))
+    )
+
+
 def remembered(
     kind: str,
     X: NDArray,
-    keys: Sequence[bytes],
     order: NDArray,
     compute: Callable[[NDArray], Tensor],
 ) -> Tensor:
@@ -51,8 +68,6 @@ def remembered(
     kind : str
         What `compute` does; rows of different kinds never mix.
     X : ndarray, shape (n_trials, ...)
-    keys : sequence of bytes, one a trial
-        Of `digests`.
     order : ndarray of int
         Trials wanted.
     compute : callable
@@ -63,6 +78,7 @@ def remembered(
     -------
     rows : Tensor, shape (len(order), n)
     """
+    keys = digests(X)
     wanted = [(kind, keys[i]) for i in order]
     with _lock:
         known = {key: _rows[key] for key in wanted if key in _rows}

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
-from torch import Tensor
 
 from eegtensor._check import check_lengths, fail
 from eegtensor.domains import (
@@ -23,12 +22,15 @@ from eegtensor.domains import (
 )
 from eegtensor.features._base import DomainEstimator, check_fitted, check_matrices
 from eegtensor.features._means import segment_means
-from eegtensor.geometry import congruence, expm, logm, upper_vector
+from eegtensor.transfer._geodesicsteps import (
+    GeodesicSteps,
+    best_penalty,
+    learn_steps,
+    match_mean,
+    ridge,
+)
 from eegtensor.transfer._perdomain import TARGET, _refuse_single, _target_names
 from eegtensor.transfer.recenter import check_means, pooled_mean
-
-_GRID = 101
-_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 class GOPSARegressor(RegressorMixin, DomainEstimator):
@@ -125,15 +127,15 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         check_means(means)
         self.intercept_ = float(values.mean())
         centred = torch.from_numpy(values - self.intercept_)
-        steps = _Steps(X, means, codes)
-        owners = _folds(codes, names, self.n_folds)
+        steps = GeodesicSteps(X, means, codes)
+        owners = _folds(codes, names, values, self.n_folds)
         recentred = steps.vectors(torch.ones(len(names), dtype=torch.float64))
-        self.penalty_ = _best_penalty(recentred, centred, owners, self.penalties)
+        self.penalty_ = best_penalty(recentred, centred, owners, self.penalties)
         if self.alpha is None:
-            alphas = _learn(steps, centred, self.penalty_, self.max_iter)
+            alphas = learn_steps(steps, centred, self.penalty_, self.max_iter)
         else:
             alphas = torch.full((len(names),), float(self.alpha), dtype=torch.float64)
-        self.coef_ = _ridge(steps.vectors(alphas), centred, self.penalty_).numpy()
+        self.coef_ = ridge(steps.vectors(alphas), centred, self.penalty_).numpy()
         self.domains_ = DomainTable(names)
         self.means_, self.alphas_ = means, alphas.numpy()
         self._pooled = pooled_mean(means, np.bincount(codes), "affine-invariant")
@@ -176,18 +178,20 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         codes, names = encode_domains(_target_names(len(X), subjects, sessions))
         _refuse_single(names, np.bincount(codes), "adapt")
         means = segment_means(X, codes, len(names))
-        alphas = _match_mean(
-            _Steps(X, means, codes),
-            torch.from_numpy(self.coef_),
-            float(target_mean) - self.intercept_,
-        )
+        if self.alpha is None:
+            alphas = match_mean(
+                GeodesicSteps(X, means, codes),
+                torch.from_numpy(self.coef_),
+                float(target_mean) - self.intercept_,
+            )
+        else:
+            alphas = np.full(len(names), float(self.alpha))
         table = DomainTable(self.domains_.names)
         place = table.encode(names, grow=True)
         grown = len(table) - len(self.domains_)
         # New arrays: shallow copies of this estimator stay independent.
-        self.means_ = np.concatenate(
-            [self.means_, np.zeros_like(means[:1].repeat(grown, 0))]
-        )
+        blank = np.zeros((grown, *self.means_.shape[1:]))
+        self.means_ = np.concatenate([self.means_, blank])
         self.alphas_ = np.concatenate([self.alphas_, np.zeros(grown)])
         self.means_[place], self.alphas_[place] = means, alphas
         self.domains_, self.last_target_ = table, names[codes[-1]]
@@ -218,7 +222,7 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         means = np.concatenate([self.means_, self._pooled[np.newaxis]])
         alphas = np.append(self.alphas_, self._pooled_alpha)
         codes = np.where(unseen, len(self.means_), codes)
-        Z = _Steps(X, means, codes).vectors(torch.from_numpy(alphas))
+        Z = GeodesicSteps(X, means, codes).vectors(torch.from_numpy(alphas))
         predicted: NDArray = Z.numpy() @ self.coef_ + self.intercept_
         return predicted
 
@@ -233,115 +237,14 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         return X
 
 
-class _Steps:
-    """Tangent vectors of trials as a function of their domains' steps.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n_trials, n_bands, n, n)
-    means : ndarray, shape (n_domains, n_bands, n, n)
-    codes : ndarray of int, shape (n_trials,)
-    """
-
-    def __init__(self, X: NDArray, means: NDArray, codes: NDArray) -> None:
-        self._X = torch.from_numpy(np.asarray(X, dtype=np.float64))
-        self.codes = torch.from_numpy(codes)
-        self._log = logm(torch.from_numpy(np.asarray(means, dtype=np.float64)))
-        eye = torch.eye(X.shape[-1], dtype=torch.float64)
-        size = self._log.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-        # log c I: half of it always comes off, so that no unit is left.
-        self._size = size[..., None, None] * eye
-
-    def __len__(self) -> int:
-        return len(self._log)
-
-    def vectors(self, alphas: Tensor) -> Tensor:
-        """Return (n_trials, n_bands n (n + 1) / 2) for one step a domain."""
-        way = alphas[:, None, None, None] * (self._log - self._size)
-        W = expm(-0.5 * (self._size + way))
-        return upper_vector(logm(congruence(W[self.codes], self._X))).flatten(1)
-
-    def mean_vectors(self, alphas: Tensor) -> Tensor:
-        """Return each domain's mean vector, shape (n_domains, n_features)."""
-        one_hot = torch.nn.functional.one_hot(self.codes, len(self)).double().mT
-        return (one_hot / one_hot.sum(1, keepdim=True)) @ self.vectors(alphas)
-
-
-def _ridge(Z: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """Return (Z'Z + penalty I)^-1 Z'y by the smaller of the two systems."""
-    n, p = Z.shape
-    eye = torch.eye(min(n, p), dtype=Z.dtype)
-    if p <= n:
-        return torch.linalg.solve(Z.mT @ Z + penalty * eye, Z.mT @ y)
-    return Z.mT @ torch.linalg.solve(Z @ Z.mT + penalty * eye, y)
-
-
-def _learn(steps: _Steps, y: Tensor, penalty: float, max_iter: int) -> Tensor:
-    """Return the steps that leave the ridge the least residual."""
-    a = torch.zeros(len(steps), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [a], max_iter=max_iter, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
-    )
-    # As a share of y's variance: the tolerance must not depend on y's unit.
-    total = y.square().sum().clamp_min(torch.finfo(y.dtype).tiny)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        Z = steps.vectors(torch.sigmoid(a))
-        loss = (y - Z @ _ridge(Z, y, penalty)).square().sum() / total
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return torch.sigmoid(a.detach())
-
-
-@torch.no_grad()
-def _match_mean(steps: _Steps, coef: Tensor, wanted: float) -> NDArray:
-    """Return the steps in [0, 1] whose mean predictions come nearest to `wanted`."""
-
-    def miss(alphas: Tensor) -> Tensor:
-        return (steps.mean_vectors(alphas) @ coef - wanted).abs()
-
-    grid = torch.linspace(0.0, 1.0, _GRID, dtype=torch.float64)
-    best = grid[
-        torch.stack([miss(alpha.expand(len(steps))) for alpha in grid]).argmin(dim=0)
-    ]
-    width = 1.0 / (_GRID - 1)
-    low, high = (best - width).clamp_min(0.0), (best + width).clamp_max(1.0)
-    # Each step leaves .62 of the bracket: 1e-10 after 40.
-    for _ in range(40):
-        left = high - _GOLDEN * (high - low)
-        right = low + _GOLDEN * (high - low)
-        nearer = miss(left) < miss(right)
-        low, high = torch.where(nearer, low, left), torch.where(nearer, right, high)
-    middle = 0.5 * (low + high)
-    result: NDArray = torch.where(miss(middle) <= miss(best), middle, best).numpy()
-    return result
-
-
-def _best_penalty(
-    Z: Tensor, y: Tensor, folds: NDArray, penalties: Sequence[float]
-) -> float:
-    """Return the penalty of the least squared error on people left out."""
-    if len(penalties) == 1 or len(np.unique(folds)) < 2:
-        return float(penalties[0])
-    errors = np.zeros(len(penalties))
-    for fold in np.unique(folds):
-        out = torch.from_numpy(folds == fold)
-        offset = y[~out].mean()
-        for k, penalty in enumerate(penalties):
-            coef = _ridge(Z[~out], y[~out] - offset, penalty)
-            errors[k] += float((y[out] - offset - Z[out] @ coef).square().sum())
-    return float(penalties[int(errors.argmin())])
-
-
-def _folds(codes: NDArray, names: Sequence[Domain], n_folds: int) -> NDArray:
+def _folds(
+    codes: NDArray, names: Sequence[Domain], y: NDArray, n_folds: int
+) -> NDArray:
     """Return a fold for each trial: people stay together where there are several."""
     people = sorted({(name.dataset, name.subject) for name in names})
     if len(people) == 1:
-        return np.arange(len(codes)) % min(n_folds, len(codes))
+        # By rank of y: the order in which trials come means nothing.
+        return np.argsort(np.argsort(y, kind="stable"), kind="stable") % n_folds
     place = {person: i % n_folds for i, person in enumerate(people)}
     owner = np.asarray([place[name.dataset, name.subject] for name in names])
     return owner[codes]

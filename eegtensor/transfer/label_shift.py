@@ -248,7 +248,8 @@ def linear_decision(coef: ArrayLike, intercept: ArrayLike) -> Decide:
 
 def _prepared(X: Any, domains: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return features, codes and the weight of each trial in each domain's mean."""
-    X = torch.as_tensor(X).detach().double()
+    # A copy of arrays: torch warns at memory that it may not write into.
+    X = (X.detach() if isinstance(X, Tensor) else torch.tensor(np.asarray(X))).double()
     if X.ndim != 3 or X.shape[-1] != X.shape[-2] or not len(X):
         fail(
             f"X has shape {tuple(X.shape)}",

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from eegtensor._check import check_option
 from eegtensor.domains import Domain
 from eegtensor.models import TSMNet
-from eegtensor.training import Callback, MomentumSchedule
+from eegtensor.training import Callback
 from eegtensor.transfer._network import NetworkClassifier
-from eegtensor.transfer._trialcache import remembered
 
 # Weight of a new batch where it is constant: the ablation "SPDDSBN" of the paper.
 _CONSTANT = 0.1
@@ -194,27 +190,5 @@ class TSMNetClassifier(NetworkClassifier):
             random_state=generator,
         )
 
-    def _inputs(self, X: NDArray, keys: Sequence[bytes], order: NDArray) -> Tensor:
-        front = self.network_.front
-        weight: Tensor = front.spatial.weight
-        if front.path == "conv":
-            return torch.from_numpy(X[order]).to(weight.dtype)
-        kind = f"lag {front.kernel} {weight.dtype}"
-
-        def compute(part: NDArray) -> Tensor:
-            with torch.no_grad():
-                # Where the network is: a GPU does this faster, too.
-                x = torch.from_numpy(np.ascontiguousarray(part))
-                statistics: Tensor = front.statistics(x.to(weight.device))
-                return statistics.cpu()
-
-        return remembered(kind, X, keys, order, compute)
-
     def _callbacks(self) -> list[Callback]:
-        if self.momentum == "constant" or self.norm == "none":
-            return []
-        if self.norm == "batch":
-            # As published for statistics of all domains together.
-            return [MomentumSchedule(batch_size=500, domain_batch_size=50, tau0=0.35)]
-        share = self.batch_size / self.domains_per_batch
-        return [MomentumSchedule(batch_size=self.batch_size, domain_batch_size=share)]
+        return [] if self.momentum == "constant" else super()._callbacks()

@@ -1,33 +1,32 @@
-"""A training step of TSMNet against the authors' code, in one run and one thread.
+"""A training step of TSMNet against its peers, in one run and on one thread.
 
-CPU seconds of forward, backward, RiemannianAdam and all state updates for a
-batch of 50 trials (22 channels x 750 samples) of 5 domains, with equal weights,
-and the difference of the losses. The peer is read from the environment variable
-``EEGTENSOR_TSMNET`` (a checkout of rkobler/TSMNet); without it only ours runs.
+CPU seconds of forward, backward, optimizer and all state updates for a batch of
+50 trials (22 channels x 750 samples) of 5 domains, and the difference of the
+losses from the authors' code with equal weights. The authors' code is read from
+the environment variable ``EEGTENSOR_TSMNET`` (a checkout of rkobler/TSMNet),
+spd_learn from where Python finds it; without them only ours runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import geoopt
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eegtensor.geometry._batched_eigh import kernel_available, use_kernel
 from eegtensor.models import TSMNet
 from eegtensor.training.optim import make_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _peers import Step, authors_step, spd_learn_step
 
 BATCH, CHANNELS, TIMES, DOMAINS, CLASSES = 50, 22, 750, 5, 4
-Step = Callable[[], float]
 
 
 def trials(seed: int = 0, n_chans: int = CHANNELS) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,43 +34,11 @@ def trials(seed: int = 0, n_chans: int = CHANNELS) -> tuple[Tensor, Tensor, Tens
     rng = np.random.default_rng(seed)
     mix = np.eye(n_chans) + 0.3 * rng.standard_normal((n_chans, n_chans))
     signals = rng.standard_normal((BATCH, n_chans, TIMES + 20)).cumsum(axis=-1)
-    # A first difference over some samples: coloured like EEG, without its drift.
+    # A difference over some samples: coloured like EEG, without its drift.
     x = 1e-5 * mix @ (signals[..., 20:] - signals[..., :-20])
     y = rng.integers(0, CLASSES, BATCH)
     domain = np.arange(BATCH) % DOMAINS
     return torch.from_numpy(x.astype(np.float32)), *map(torch.from_numpy, (y, domain))
-
-
-def original(y: Tensor, domain: Tensor, x: Tensor) -> tuple[nn.Module, Step] | None:
-    """The authors' network and its step, or None without their checkout."""
-    if "EEGTENSOR_TSMNET" not in os.environ:
-        return None
-    from _original_tsmnet import load_spdnets
-
-    torch.manual_seed(0)
-    model = load_spdnets().tsmnet.TSMNet(
-        temporal_filters=4,
-        bnorm="spddsbn",
-        domains=torch.arange(DOMAINS),
-        nclasses=CLASSES,
-        nchannels=x.shape[1],
-        nsamples=x.shape[2],
-        device=torch.device("cpu"),
-    )
-    W = [p for n, p in model.named_parameters() if n == "spdnet.0.W"]
-    rest = [p for n, p in model.named_parameters() if n != "spdnet.0.W"]
-    groups: list[dict[str, Any]] = [{"params": rest}, {"params": W, "weight_decay": 0.0}]
-    optimizer = geoopt.optim.RiemannianAdam(groups, lr=1e-3, weight_decay=1e-4)
-    microvolts = x * 1e6
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(microvolts, domain)[0], y)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return model.train(), step
 
 
 def copy_weights(net: TSMNet, peer: nn.Module) -> None:
@@ -84,28 +51,29 @@ def copy_weights(net: TSMNet, peer: nn.Module) -> None:
     place[range(n), range(n)] = torch.arange(n)
     place[lower[1], lower[0]] = torch.arange(n, n * (n + 1) // 2)
     order = place[tuple(torch.triu_indices(n, n))]
+    ours = dict(net.named_parameters())
     with torch.no_grad():
-        for ours, name in (
-            (net.front.temporal, "cnn.0"),
-            (net.front.spatial, "cnn.1"),
-        ):
-            ours.weight.copy_(theirs[f"{name}.weight"])
-            ours.bias.copy_(theirs[f"{name}.bias"])
-        net.bimap.weight.copy_(theirs["spdnet.0.W"][0])
-        net.head.weight.copy_(theirs["classifier.0.weight"][:, order])
-        net.head.bias.copy_(theirs["classifier.0.bias"])
+        for layer, name in (("temporal", "cnn.0"), ("spatial", "cnn.1")):
+            for part in ("weight", "bias"):
+                ours[f"front.{layer}.{part}"].copy_(theirs[f"{name}.{part}"])
+        ours["bimap.weight"].copy_(theirs["spdnet.0.W"][0])
+        ours["head.weight"].copy_(theirs["classifier.0.weight"][:, order])
+        ours["head.bias"].copy_(theirs["classifier.0.bias"])
 
 
-def ours(
+def our_step(
     x: Tensor,
     y: Tensor,
     domain: Tensor,
     *,
     front: str = "lag",
     peer: nn.Module | None = None,
-    parity: bool = False,
-) -> Step:
-    """Our network's step. `parity` takes over two habits of the authors' code."""
+    device: str = "cpu",
+) -> tuple[TSMNet, Step]:
+    """Our network and its training step.
+
+    With a `peer` it takes over the weights and two habits of the authors' code.
+    """
     net = TSMNet(
         x.shape[1],
         CLASSES,
@@ -114,26 +82,24 @@ def ours(
         front=front,
         random_state=0,
         # Their gradient leaves out the whitening by the arithmetic mean.
-        norm_options={"detach_statistics": "whitening" if parity else False},
-    )
+        norm_options={"detach_statistics": "whitening" if peer else False},
+    ).to(device)
+    x, y, domain = x.to(device), y.to(device), domain.to(device)
+    optimizer = make_optimizer(net)
     if peer is not None:
         copy_weights(net, peer)
-    optimizer = make_optimizer(net)
-    if parity:
         # Their Stiefel metric; its retraction in geoopt is not of first order.
-        net.bimap.weight.manifold = geoopt.Stiefel()
-        optimizer = geoopt.optim.RiemannianAdam(optimizer.param_groups, lr=1e-3)
+        net.get_parameter("bimap.weight").manifold = geoopt.Stiefel()
     data = net.front.statistics(x) if front == "lag" else x
-    net.train()
 
-    def step() -> float:
+    def step() -> Tensor:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(data, domain), y)
         loss.backward()
         optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
-    return step
+    return net.train(), step
 
 
 def seconds(step: Step, repeats: int = 15, warm_up: int = 3) -> float:
@@ -154,26 +120,34 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     x, y, domain = trials(n_chans=args.channels)
-    print(f"TSMNet training step, batch {BATCH}, {args.channels} x {TIMES}, 1 thread")
-    peer = original(y, domain, x)
-    base = None
-    if peer is None:
-        print("the authors' code: skipped, EEGTENSOR_TSMNET is not set")
-    else:
-        for front in ("conv", "lag"):
-            model, their_step = original(y, domain, x)  # type: ignore[misc]
-            step = ours(x, y, domain, front=front, peer=model, parity=True)
-            gap = [abs(step() - their_step()) for _ in range(args.steps)]
-            print(
-                f"  losses, {front:4}: {gap[0]:.1e} apart at step 1, "
-                f"{max(gap):.1e} at most in {args.steps}"
-            )
-        base = seconds(peer[1])
-        print(f"  the authors' code  {1e3 * base:7.1f} ms")
+    print(f"TSMNet training step, batch {BATCH}, {args.channels} x {TIMES}, one thread")
+    bases = {}
     for front in ("conv", "lag"):
-        taken = seconds(ours(x, y, domain, front=front))
-        ratio = f"  {base / taken:5.1f} x" if base else ""
-        print(f"  ours, {front:12} {1e3 * taken:7.1f} ms{ratio}")
+        peer = authors_step(x, y, domain, classes=CLASSES)
+        if peer is None:
+            print("  authors' code: skipped, EEGTENSOR_TSMNET is not set")
+            break
+        step = our_step(x, y, domain, front=front, peer=peer[0])[1]
+        gaps = [float((step() - peer[1]()).abs()) for _ in range(args.steps)]
+        print(
+            f"  losses, ours ({front}) and the authors': {gaps[0]:.0e} apart at first, "
+            f"at most {max(gaps):.0e} in {args.steps} steps"
+        )
+    for name, found in (
+        ("authors' code", authors_step(x, y, domain, classes=CLASSES)),
+        ("spd_learn, no domains", spd_learn_step(x, y, classes=CLASSES)),
+    ):
+        if found is not None:
+            bases[name] = seconds(found[1])
+            print(f"  {name:24} {1e3 * bases[name]:7.1f} ms")
+    kernels = (False, True) if kernel_available() else (False,)
+    for front in ("conv", "lag"):
+        for kernel in kernels:
+            with use_kernel(kernel):
+                taken = seconds(our_step(x, y, domain, front=front)[1])
+            ratios = ", ".join(f"{b / taken:4.1f} x {n}" for n, b in bases.items())
+            name = f"ours, {front}{', kernel' if kernel else ''}"
+            print(f"  {name:24} {1e3 * taken:7.1f} ms  {ratios}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import (
+    BaseEstimator,
+    RegressorMixin,
+    clone,
+    is_classifier,
+    is_regressor,
+)
 from sklearn.exceptions import NotFittedError
 
 import eegtensor.features as features
@@ -16,9 +22,10 @@ import eegtensor.transfer as transfer
 from eegtensor import geometry
 from eegtensor.pipeline import Pipeline
 
-ABSTRACT = {"DomainEstimator", "DomainTransformer", "PerDomain"}
+ABSTRACT = {"DomainEstimator", "DomainTransformer", "NetworkClassifier", "PerDomain"}
 MATRICES = {
     "BalancedRecenter",
+    "GOPSARegressor",
     "MDM",
     "Recenter",
     "Rescale",
@@ -32,6 +39,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "BalancedRecenter": {"estimator": transfer.MDM()},
     "FilterBankCSP": {"n_bands": 2, "n_components": 2, "n_selected": 2},
     "CSP": {"n_components": 4},
+    "TSMNetClassifier": {
+        "epochs": 3,
+        "temporal_kernel": 9,
+        "n_spatial_filters": 8,
+        "subspace": 4,
+    },
     "XdawnCovariances": {"nfilter": 2},
 }
 
@@ -72,6 +85,7 @@ def people() -> dict[str, Any]:
         "matrices": C,
         "vectors": geometry.upper_vector(geometry.logm(C)),
         "y": y,
+        "targets": np.where(y == "8 Hz", 8.0, 12.0) + rng.standard_normal(n),
         "domains": {"subjects": subjects, "sessions": sessions},
     }
 
@@ -82,8 +96,16 @@ def input_of(kind: type, people: dict[str, Any]) -> np.ndarray:
     return people["vectors" if kind.__name__ in VECTORS else "signals"]
 
 
+def labels_of(kind: type, people: dict[str, Any]) -> np.ndarray:
+    return people["targets" if issubclass(kind, RegressorMixin) else "y"]
+
+
+def predicts(estimator: Any) -> bool:
+    return is_classifier(estimator) or is_regressor(estimator)
+
+
 def output(estimator: Any, X: np.ndarray, domains: dict[str, Any]) -> np.ndarray:
-    if is_classifier(estimator):
+    if predicts(estimator):
         return estimator.predict(X, **domains)
     return estimator.transform(X, **domains)
 
@@ -102,7 +124,9 @@ class TestLaws:
         before = {k: v for k, v in estimator.get_params(deep=False).items()}
         for name in inspect.signature(kind).parameters:
             assert name in before
-        estimator.fit(input_of(kind, people), people["y"], **people["domains"])
+        estimator.fit(
+            input_of(kind, people), labels_of(kind, people), **people["domains"]
+        )
         for name, value in estimator.get_params(deep=False).items():
             assert value is before[name]
         twin = clone(estimator)
@@ -115,7 +139,7 @@ class TestLaws:
         X, domains = input_of(kind, people), people["domains"]
         if getattr(estimator, "trialwise", False):
             # It learns nothing, so it needs no fit.
-            fitted = make(kind).fit(X, people["y"], **domains)
+            fitted = make(kind).fit(X, labels_of(kind, people), **domains)
             close(output(estimator, X, domains), output(fitted, X, domains))
             return
         with pytest.raises(NotFittedError):
@@ -125,19 +149,27 @@ class TestLaws:
         X = input_of(kind, people).copy()
         X.flags.writeable = False
         kept = X.copy()
-        estimator = make(kind).fit(X, people["y"], **people["domains"])
+        estimator = make(kind).fit(X, labels_of(kind, people), **people["domains"])
         output(estimator, X, people["domains"])
         np.testing.assert_array_equal(X, kept)
 
     def test_fit_again_is_fit_afresh(self, kind: type, people: dict) -> None:
-        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        X, y, domains = (
+            input_of(kind, people),
+            labels_of(kind, people),
+            people["domains"],
+        )
         once = make(kind).fit(X, y, **domains)
         half = {k: v[:32] for k, v in domains.items()}
         twice = make(kind).fit(X[:32], y[:32], **half).fit(X, y, **domains)
         close(output(twice, X, domains), output(once, X, domains))
 
     def test_order_of_trials_does_not_matter(self, kind: type, people: dict) -> None:
-        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        X, y, domains = (
+            input_of(kind, people),
+            labels_of(kind, people),
+            people["domains"],
+        )
         order = np.random.default_rng(0).permutation(len(X))
         moved = {k: v[order] for k, v in domains.items()}
         plain = output(make(kind).fit(X, y, **domains), X, domains)
@@ -146,21 +178,25 @@ class TestLaws:
 
     def test_trials_do_not_speak_to_each_other(self, kind: type, people: dict) -> None:
         X, domains = input_of(kind, people), people["domains"]
-        estimator = make(kind).fit(X, people["y"], **domains)
+        estimator = make(kind).fit(X, labels_of(kind, people), **domains)
         few = {k: v[5:7] for k, v in domains.items()}
         close(output(estimator, X[5:7], few), output(estimator, X, domains)[5:7])
 
     def test_it_travels(self, kind: type, people: dict) -> None:
         X, domains = input_of(kind, people), people["domains"]
-        estimator = make(kind).fit(X, people["y"], **domains)
+        estimator = make(kind).fit(X, labels_of(kind, people), **domains)
         twin = pickle.loads(pickle.dumps(estimator))
         np.testing.assert_array_equal(
             output(twin, X, domains), output(estimator, X, domains)
         )
 
     def test_a_pipeline_passes_it_what_it_takes(self, kind: type, people: dict) -> None:
-        X, y, domains = input_of(kind, people), people["y"], people["domains"]
+        X, y, domains = (
+            input_of(kind, people),
+            labels_of(kind, people),
+            people["domains"],
+        )
         alone = make(kind).fit(X, y, **domains)
         inside = Pipeline([("step", make(kind))]).fit(X, y, **domains)
-        method = inside.predict if is_classifier(alone) else inside.transform
+        method = inside.predict if predicts(alone) else inside.transform
         np.testing.assert_array_equal(method(X, **domains), output(alone, X, domains))

@@ -125,7 +125,9 @@ def test_transport_of_the_velocity_is_the_velocity(
     A, B = (matrices(kind, N, SIZE, seed).to(device) for seed in (1, 2))
     start, end = (geometry.log_map(*ab, metric=metric) for ab in ((A, B), (B, A)))
     carried = geometry.transport(A, B, start, metric=metric)
-    assert off(carried, -end) < (1e-7 if kind in ("cond 1e6", "near identity") else 1e-11)
+    assert off(carried, -end) < (
+        1e-7 if kind in ("cond 1e6", "near identity") else 1e-11
+    )
 
 
 def test_a_step_and_its_transport_are_one(kind: str, metric: str) -> None:

@@ -125,9 +125,7 @@ def test_export(name: str) -> None:
     domain = domain.clone()
     domain[0] = -1
     exported = torch.export.export(net, (x, domain)).module()
-    torch.testing.assert_close(
-        exported(x, domain), net(x, domain), rtol=0, atol=1e-10
-    )
+    torch.testing.assert_close(exported(x, domain), net(x, domain), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", NORMED)

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from eegtensor import EEGTensorError
 from eegtensor.training import (
@@ -219,20 +219,21 @@ def test_files_of_other_runs_are_refused(run, tmp_path, toy):
 
 
 def test_packing_returns_what_it_got():
+    shared = torch.eye(3)
     value = {
         "a": [1, 2.5, None, True, "text", (1, (2,))],
         3: {"$odd": math.inf, ("x", 1): torch.arange(3)},
-        "views": [torch.eye(3)[:, 1], torch.zeros(0, 4), torch.tensor(7)],
+        "views": [shared[:, 1], torch.zeros(0, 4), torch.tensor(7), shared, shared],
         "half": torch.tensor([1.0, math.nan], dtype=torch.bfloat16),
         "array": np.arange(6, dtype=np.int16).reshape(2, 3).T,
         "number": np.float32(0.1),
         "empty": {},
     }
     tree, tensors = pack(value)
-    back = unpack(json.loads(json.dumps(tree)), tensors)
+    back = unpack(json.loads(json.dumps(tree)), load(save(tensors)))
     assert back["a"] == value["a"] and back["empty"] == {}
     assert back[3]["$odd"] == math.inf and torch.equal(back[3]["x", 1], torch.arange(3))
-    assert [v.shape for v in back["views"]] == [(3,), (0, 4), ()]
+    assert [v.shape for v in back["views"]] == [(3,), (0, 4), (), (3, 3), (3, 3)]
     assert back["half"].dtype == torch.bfloat16 and back["half"].isnan().tolist() == [
         False,
         True,

@@ -101,6 +101,14 @@ def test_eval_normalises_by_the_statistics_and_keeps_dropout(net):
         torch.testing.assert_close(net[1](z), z / (1 + 1e-5) ** 0.5)
 
 
+def test_only_modules_with_statistics_are_evaluated():
+    outer = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3, track_running_stats=False))
+    outer.register_buffer("scale", torch.ones(()))
+    with StatisticsGuard(outer, "eval"):
+        assert not outer.training and outer[0].training and outer[1].training
+    assert outer.training
+
+
 def test_a_gradient_may_flow_after_the_guard():
     # Evaluation keeps the buffer itself for the backward pass.
     norm = nn.BatchNorm1d(3)

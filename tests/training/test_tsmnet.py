@@ -58,7 +58,7 @@ def fit(device):
     own = data.pick((data.domain < 3).nonzero()[:, 0])
     new = data.pick((data.domain == 3).nonzero()[:, 0])
 
-    def run(*callbacks, checkpoint=None):
+    def run(*callbacks, checkpoint=None, epochs=10):
         net = network(device)
 
         def validation(model):
@@ -77,7 +77,7 @@ def fit(device):
             sampler=DomainBalancedSampler(
                 own.domain, own.y, batch_size=30, domains_per_batch=3
             ),
-            epochs=12,
+            epochs=epochs,
             validation=validation,
             callbacks=[MomentumSchedule(), EarlyStopping(patience=9), *callbacks],
             checkpoint=checkpoint,
@@ -92,7 +92,7 @@ def test_it_learns_and_adapts(fit):
     assert history.column("train_loss")[-1] < 0.7 * history.column("train_loss")[0]
     assert max(history.column("valid_score")) > 0.8
     assert net.norm.seen.tolist() == [True, True, True, False, True]
-    assert net.norm.momenta == momentum_schedule(len(history), 12)
+    assert net.norm.momenta == momentum_schedule(len(history), 10)
     eye = torch.eye(4, dtype=torch.float64, device=net.bimap.weight.device)
     weight = net.bimap.weight.detach().double()
     assert (weight.mT @ weight - eye).abs().max() < 1e-6
@@ -102,13 +102,13 @@ def test_it_learns_and_adapts(fit):
 def test_a_killed_run_goes_on_exactly(fit, tmp_path, equal):
     class Kill:
         def on_step_end(self, state):
-            if state.step == 17:
+            if state.step == 10:
                 raise KeyboardInterrupt
 
-    whole, history = fit()
+    whole, history = fit(epochs=4)
     with pytest.raises(KeyboardInterrupt):
-        fit(Kill(), checkpoint=Checkpoint(tmp_path / "run"))
-    resumed, again = fit(checkpoint=Checkpoint(tmp_path / "run"))
+        fit(Kill(), epochs=4, checkpoint=Checkpoint(tmp_path / "run"))
+    resumed, again = fit(epochs=4, checkpoint=Checkpoint(tmp_path / "run"))
     assert equal(resumed.state_dict(), whole.state_dict())
     assert again.column("valid_loss") == history.column("valid_loss")
 
