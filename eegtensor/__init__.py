@@ -24,7 +24,17 @@ _NAMES = {
     "simulate_trials": "eegtensor.simulate",
 }
 # `eegtensor.benchmark` is a package that can be called: et.benchmark(trials, ...).
-_MODULES = ("benchmark", "domains", "features", "geometry", "io", "transfer")
+_MODULES = (
+    "benchmark",
+    "domains",
+    "features",
+    "geometry",
+    "io",
+    "models",
+    "nn",
+    "training",
+    "transfer",
+)
 
 __all__ = [
     "EEGTensorError",

@@ -95,7 +95,13 @@ def make_pipeline(name: str, *, align: str | None = None, **params: Any) -> Pipe
             fix="choose one of " + ", ".join(PIPELINES),
         )
     spec = PIPELINES[name]
-    check_option("align", align, spec.alignments)
+    check_option("align", align, ALIGNMENTS)
+    if align not in spec.alignments:
+        fail(
+            f"Pipeline {name!r} does not take align={align!r}",
+            why=None if spec.adapts else "It brings its own adaptation or has none",
+            fix="choose one of " + ", ".join(map(repr, spec.alignments)),
+        )
     unknown = sorted(set(params) - set(spec.parameters))
     if unknown:
         fail(

@@ -82,6 +82,12 @@ def whiten(L: Tensor, V: Tensor) -> Tensor:
     return symmetrize(left_solve(L, left_solve(L, V).mT))
 
 
+def square(Z: Tensor) -> Tensor:
+    """Return the symmetric Z Z'."""
+    out: Tensor = symmetrize(Z @ Z.mT)
+    return out
+
+
 def frobenius(X: Tensor) -> Tensor:
     """Return the Frobenius norm, shape (...), with the gradient 0 at X = 0."""
     squared = (X**2).sum(dim=(-1, -2))

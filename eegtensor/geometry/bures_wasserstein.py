@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eegtensor.geometry._cholesky import definite_factor, frobenius
+from eegtensor.geometry._cholesky import definite_factor, frobenius, square
 from eegtensor.geometry._lyapunov import lyapunov, lyapunov_solver
 from eegtensor.geometry._scalar import INV_SQRT
-from eegtensor.geometry._search import Move
+from eegtensor.geometry._search import Move, search, with_gradient
 from eegtensor.geometry._segments import Segments
 from eegtensor.geometry._transport import carry
 from eegtensor.geometry.spectral import (
@@ -26,10 +26,11 @@ from eegtensor.geometry.spectral import (
 
 
 def horizontal(L: Tensor, B: Tensor) -> Tensor:
-    """Return H = (T - I) L of the optimal map T from L L' to B, T A T = B.
+    """Return H = (T - I) L of the optimal map T from L L' to B, for any square L.
 
-    The geodesic is (L + t H) (L + t H)' and the norm of H the distance. Without an
-    inverse of L: T L = L^-T S = B L S^-1 with S = (L' B L)^(1/2).
+    T is the SPD matrix with T L L' T = B. The geodesic is (L + t H) (L + t H)' and
+    the distance the norm of H. No inverse of L is needed: T L = B L S^-1 with
+    S = (L' B L)^(1/2).
     """
     inverse_root = spectral(congruence(L.mT, B), INV_SQRT)
     return B @ (L @ inverse_root) - L
@@ -100,28 +101,38 @@ def exp_transport(A: Tensor, V: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
     return B, half + half.mT
 
 
-def barycenter_move(mean: Tensor, X: Tensor, segments: Segments) -> Move:
-    """Return the mean velocity from a mean to matrices, as a lift.
+def barycenter(
+    X: Tensor, segments: Segments, start: Tensor, tol: float, max_iter: int
+) -> Tensor:
+    """Return the mean of each segment, shape (n_segments, n, n), with its gradient.
 
     Parameters
     ----------
-    mean : Tensor, shape (n_segments, n, n)
     X : Tensor, shape (n_matrices, n, n)
     segments : Segments
-
-    Returns
-    -------
-    move : Move
-        Its size is relative to the square root of the trace.
+    start : Tensor, shape (n_segments, n, n)
+    tol : float
+    max_iter : int
     """
+    X = definite_factor(X)[0]
+    lift = definite_factor(start)[1]
+    lift = search(lift_move, X, segments, lift, tol, max_iter, longest=2.0)
+    return with_gradient(_mean_move, square(lift), X, segments)
+
+
+def lift_move(Z: Tensor, X: Tensor, segments: Segments) -> Move:
+    """Return the mean velocity of lifts from means Z Z' to matrices.
+
+    Its size is the distance moved, relative to the square root of the trace.
+    """
+    H = segments.total(horizontal(segments.spread(Z), X))
+    return Move(H, lambda S: Z + S, frobenius(H) / frobenius(Z))
+
+
+def _mean_move(mean: Tensor, X: Tensor, segments: Segments) -> Move:
     L = definite_factor(mean)[1]
-    H = segments.total(horizontal(segments.spread(L), X))
-    return Move(H, lambda S: square(L + S), frobenius(H) / frobenius(L))
-
-
-def square(Z: Tensor) -> Tensor:
-    """Return the symmetric Z Z'."""
-    return symmetrize(Z @ Z.mT)
+    move = lift_move(L, X, segments)
+    return move._replace(reach=lambda S: square(L + S))
 
 
 def from_frame(A: Tensor, N: Tensor) -> Tensor:

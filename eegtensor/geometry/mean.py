@@ -7,9 +7,8 @@ from typing import Any
 from eegtensor._check import check_option
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.geometry._karcher import karcher_mean
-from eegtensor.geometry._search import search, with_gradient
 from eegtensor.geometry._segments import fold
-from eegtensor.geometry.bures_wasserstein import barycenter_move
+from eegtensor.geometry.bures_wasserstein import barycenter
 from eegtensor.geometry.metrics import FLAT, METRICS, distance
 
 
@@ -77,10 +76,7 @@ def frechet_mean(
         if metric == "affine-invariant":
             mean = karcher_mean(sets.X, sets.parts, start, tol, max_iter)
         else:
-            mean = search(
-                barycenter_move, sets.X, sets.parts, start, tol, max_iter, longest=2.0
-            )
-            mean = with_gradient(barycenter_move, mean, sets.X, sets.parts)
+            mean = barycenter(sets.X, sets.parts, start, tol, max_iter)
     return mean.reshape(*sets.shape, *mean.shape[1:])
 
 

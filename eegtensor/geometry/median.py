@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from eegtensor._check import check_option
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.geometry._cholesky import definite_factor, frobenius, left_solve
+from eegtensor.geometry._cholesky import definite_factor, frobenius, left_solve, square
+from eegtensor.geometry._karcher import SINGULAR, frames_at, move_frames
 from eegtensor.geometry._scalar import EXP, LOG
-from eegtensor.geometry._search import Move, Mover, search, with_gradient
+from eegtensor.geometry._search import Move, search, with_gradient
 from eegtensor.geometry._segments import Segments, fold
-from eegtensor.geometry.bures_wasserstein import horizontal, square
+from eegtensor.geometry.bures_wasserstein import horizontal
 from eegtensor.geometry.metrics import FLAT, METRICS
 from eegtensor.geometry.spectral import congruence, spectral, symmetrize
 
@@ -67,17 +69,22 @@ def geometric_median(
     matrices, parts = sets.X, sets.parts
     start = parts.total(matrices) if init is None else sets.centers(init)
     start = start.detach()
-    mover: Mover
+    given = {"tol": tol, "max_iter": max_iter, "longest": 30.0}
     if metric in FLAT:
         flat = FLAT[metric]
-        matrices, start = flat.coordinates(matrices), flat.coordinates(start)
-        mover = _flat_move
+        P = flat.coordinates(matrices)
+        center = search(_flat_move, P, parts, flat.coordinates(start), **given)
+        median = flat.point(with_gradient(_flat_move, center, P, parts))
+    elif metric == "affine-invariant":
+        matrices, factors = definite_factor(
+            matrices, 8.0 * torch.finfo(start.dtype).eps
+        )
+        frames = search(_frame_move, factors, parts, frames_at(start), **given)
+        median = with_gradient(_affine_move, square(frames[:, 0]), matrices, parts)
     else:
-        mover = _affine_move if metric == "affine-invariant" else _bures_move
-    median = search(mover, matrices, parts, start, tol, max_iter, longest=30.0)
-    median = with_gradient(mover, median, matrices, parts)
-    if metric in FLAT:
-        median = FLAT[metric].point(median)
+        matrices = definite_factor(matrices)[0]
+        lift = search(_lift_move, matrices, parts, definite_factor(start)[1], **given)
+        median = with_gradient(_bures_move, square(lift), matrices, parts)
     return median.reshape(*sets.shape, *median.shape[1:])
 
 
@@ -111,6 +118,12 @@ def _flat_move(center: Tensor, P: Tensor, segments: Segments) -> Move:
     return Move(step, lambda S: center + S, size)
 
 
+def _frame_move(frames: Tensor, factors: Tensor, segments: Segments) -> Move:
+    Y = square(segments.spread(frames[:, 1]) @ factors)
+    step, size = _weiszfeld(spectral(Y, LOG), segments)
+    return Move(symmetrize(step), functools.partial(move_frames, frames), size)
+
+
 def _affine_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
     L = definite_factor(center)[1]
     whitener = left_solve(L, torch.eye(L.shape[-1]).to(L).expand_as(L))
@@ -119,7 +132,12 @@ def _affine_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
     return Move(symmetrize(step), lambda S: congruence(L, spectral(S, EXP)), size)
 
 
+def _lift_move(Z: Tensor, X: Tensor, segments: Segments) -> Move:
+    step, size = _weiszfeld(horizontal(segments.spread(Z), X), segments)
+    return Move(step, lambda S: Z + S, size)
+
+
 def _bures_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
     L = definite_factor(center)[1]
-    step, size = _weiszfeld(horizontal(segments.spread(L), X), segments)
-    return Move(step, lambda S: square(L + S), size)
+    move = _lift_move(L, X, segments)
+    return move._replace(reach=lambda S: square(L + S))

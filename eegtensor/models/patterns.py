@@ -135,15 +135,12 @@ def class_patterns(net: Any, x: Tensor, domain: Tensor) -> ClassPatterns:
         def average(V: Tensor) -> Tensor:
             return (share @ V.flatten(1)).view(len(share), *V.shape[1:])
 
-        def centred(V: Tensor) -> Tensor:
-            return V - (member.mT @ average(V).flatten(1)).view(V.shape)
-
         S = rectify(S, getattr(net.tail, "threshold", 1e-4))
         # The arithmetic mean, by which M is the regression of channels on sources.
         root = inv_sqrtm(average(S))
         slot = member.argmax(dim=0)
-        tangent = centred(logm(congruence(root[slot], S)))
-        decision = centred(decision)
+        tangent = logm(congruence(root[slot], S))
+        decision = decision - average(decision)[slot]
         spread = decision.square().mean(dim=0).sqrt()
         if not bool((spread > 0).all()):
             fail(

@@ -93,7 +93,11 @@ class StatisticsGuard:
             self._kept.append((module, dict(notes), dict(module._buffers)))
             _install(module, buffers)
         if self.mode == "eval":
-            self._evaluate()
+            try:
+                self._evaluate()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def _evaluate(self) -> None:

@@ -1,5 +1,6 @@
 """Transfer: scikit-learn estimators that adapt to people they have never seen."""
 
+from eegtensor.transfer._network import NetworkClassifier
 from eegtensor.transfer._perdomain import PerDomain
 from eegtensor.transfer.balanced import BalancedRecenter
 from eegtensor.transfer.gopsa import GOPSARegressor
@@ -19,6 +20,7 @@ __all__ = [
     "DomainStandardScaler",
     "EuclideanAlignment",
     "GOPSARegressor",
+    "NetworkClassifier",
     "PerDomain",
     "Recenter",
     "Rescale",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import geoopt
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from eegtensor.geometry._batched_eigh import kernel_available, use_kernel
 from eegtensor.models import TSMNet
+from eegtensor.nn import BiMap, LinearFront
 from eegtensor.training.optim import make_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -102,7 +104,7 @@ def our_step(
     return net.train(), step
 
 
-def seconds(step: Step, repeats: int = 15, warm_up: int = 3) -> float:
+def seconds(step: Callable[[], object], repeats: int = 15, warm_up: int = 3) -> float:
     """Median CPU seconds of a step."""
     taken = []
     for i in range(warm_up + repeats):
@@ -113,6 +115,44 @@ def seconds(step: Step, repeats: int = 15, warm_up: int = 3) -> float:
     return float(np.median(taken))
 
 
+def print_fronts(x: Tensor) -> None:
+    """The front alone: the convolutions as published, and our two paths."""
+    n_chans, n_times = x.shape[1:]
+    convolutions = nn.Sequential(
+        nn.Conv2d(1, 4, (1, 25), padding="same", padding_mode="reflect"),
+        nn.Conv2d(4, 40, (n_chans, 1)),
+    )
+    W = BiMap(40, 20).weight
+    ours = LinearFront(n_chans, n_times)
+
+    def published() -> Tensor:
+        h = convolutions(x[:, None])[:, :, 0]
+        h = h - h.mean(dim=-1, keepdim=True)
+        return W.mT @ (h @ h.mT / n_times) @ W
+
+    def forward(path: str, data: Tensor) -> Tensor:
+        ours.path = path
+        return ours(data, projection=W)
+
+    statistics = ours.statistics(x)
+    once = seconds(lambda: ours.statistics(x))
+    print(f"  front alone; lag statistics take {1e3 * once:.1f} ms, once")
+    base = None
+    for name, function in (
+        ("as published", published),
+        ("conv", lambda: forward("conv", x)),
+        ("lag", lambda: forward("lag", statistics)),
+    ):
+        with torch.no_grad():
+            alone = seconds(function)
+        both = seconds(lambda f=function: f().square().sum().backward())
+        base = base or (alone, both)
+        print(
+            f"    {name:13} forward {1e3 * alone:6.1f} ms ({base[0] / alone:4.1f} x), "
+            f"with backward {1e3 * both:6.1f} ms ({base[1] / both:4.1f} x)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="whose losses to compare")
@@ -121,6 +161,7 @@ def main() -> None:
     torch.set_num_threads(1)
     x, y, domain = trials(n_chans=args.channels)
     print(f"TSMNet training step, batch {BATCH}, {args.channels} x {TIMES}, one thread")
+    print_fronts(x)
     bases = {}
     for front in ("conv", "lag"):
         peer = authors_step(x, y, domain, classes=CLASSES)

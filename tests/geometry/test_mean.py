@@ -147,6 +147,23 @@ def test_velocities_to_the_matrices_cancel_at_the_mean(
     assert float(geometry.norm(M, mean, metric=metric) / size) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "metric", ["affine-invariant", "log-euclidean", "bures-wasserstein", "euclidean"]
+)
+def test_mean_of_matrices_that_lack_a_direction(
+    metric: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With an average reference the mean is that of the other directions."""
+    X = matrices("singular", 5, (12,), 1)
+    basis = torch.linalg.qr(torch.eye(5, dtype=X.dtype) - 0.2)[0][:, :4]
+    inside = geometry.congruence(basis.T, X)
+    M = geometry.congruence(basis.T, geometry.frechet_mean(X, metric=metric))
+    expected = geometry.frechet_mean(inside, metric=metric)
+    torch.testing.assert_close(M, expected, rtol=0, atol=1e-8)
+    geometry.geometric_median(X, metric=metric)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_dispersion_is_least_at_the_mean(rng: np.random.Generator, metric: str) -> None:
     X, w = spd(rng, 30, 5), rng.uniform(0.2, 1, 30)

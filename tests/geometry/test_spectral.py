@@ -53,8 +53,10 @@ def test_what_has_no_logarithm_is_refused(rng: np.random.Generator) -> None:
             with pytest.raises(EEGTensorError, match="Matrices 1 hold NaN or inf"):
                 call()
     for bad in (-X, np.zeros_like(X)):
-        with pytest.raises(EEGTensorError, match="no positive eigenvalue"):
+        with pytest.raises(EEGTensorError, match="no positive trace"):
             geometry.frechet_mean(bad)
+        with pytest.raises(EEGTensorError, match="no positive eigenvalue"):
+            geometry.logm(bad)
     with pytest.raises(EEGTensorError, match="weights of matrices 2"):
         geometry.frechet_mean(X, weights=[1, 1, np.inf])
     with pytest.raises(EEGTensorError, match="segments has dtype float"):

@@ -93,7 +93,9 @@ def test_grassmann_learns_what_no_linear_head_can() -> None:
 
 
 @pytest.mark.parametrize("n_outputs", [2, 3, 7])
-@pytest.mark.parametrize(("vectors", "cosine"), [("simplex", None), ("orthogonal", 0.0)])
+@pytest.mark.parametrize(
+    ("vectors", "cosine"), [("simplex", None), ("orthogonal", 0.0)]
+)
 def test_angles_are_equal(n_outputs: int, vectors: str, cosine: float | None) -> None:
     layer = EquiangularHead(
         9, n_outputs, vectors=vectors, generator=seeded(), dtype=torch.float64

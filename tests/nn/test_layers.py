@@ -140,7 +140,9 @@ def test_rectified_eigenvalues_are_relative() -> None:
     np.testing.assert_allclose(values[:, 0], floor, rtol=1e-10)
     np.testing.assert_allclose(values[:, 3:], np.linalg.eigvalsh(S)[:, 3:], rtol=1e-8)
     # Volts squared, or any other unit.
-    torch.testing.assert_close(ReEig(1e-2)(1e-12 * S), 1e-12 * raised, rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        ReEig(1e-2)(1e-12 * S), 1e-12 * raised, rtol=1e-9, atol=0
+    )
     # Nothing to raise: nothing is changed, to the last bit.
     assert torch.equal(ReEig()(spd(6, 5)), spd(6, 5))
 

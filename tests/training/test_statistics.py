@@ -109,6 +109,19 @@ def test_only_modules_with_statistics_are_evaluated():
     assert outer.training
 
 
+def test_an_error_at_the_door_leaves_nothing_behind(net):
+    kept = buffers(net), copy.deepcopy(buffers(net))
+
+    def fail(mode=True):
+        raise RuntimeError("no evaluation")
+
+    net[3].train = fail
+    with pytest.raises(RuntimeError, match="no evaluation"):
+        StatisticsGuard(net, "eval").__enter__()
+    assert_untouched(net, kept)
+    assert all(m.training for m in net.modules())
+
+
 def test_a_gradient_may_flow_after_the_guard():
     # Evaluation keeps the buffer itself for the backward pass.
     norm = nn.BatchNorm1d(3)

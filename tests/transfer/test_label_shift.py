@@ -153,6 +153,21 @@ def test_domains_in_one_batch_are_domains_alone(variant: str, toy) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_more_steps_never_lose_what_was_found(variant: str, toy) -> None:
+    model, target = toy
+    X, _ = with_ratio(target, 60, 4.0)
+    # Steps that jump about: later iterates are worse than the best.
+    gains = [
+        maximise_information(
+            X, decision(model), variant=variant, lr=0.3, steps=steps
+        ).gain.item()
+        for steps in range(0, 9, 2)
+    ]
+    assert gains == sorted(gains)
+    assert gains[0] == 0.0 < gains[-1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_objective_never_ends_above_plain_recentring(variant: str, toy) -> None:
     model, target = toy
     decide = decision(model)
