@@ -74,9 +74,24 @@ PROMISED = {
         ],
         ["aligners.png"],
     ),
+    "05_tsmnet_and_label_shift.py": (
+        [
+            r"distance of session means to I: \d+\.\d before, \de-\d+ after",
+            r"V\^2 or uV\^2 differ by \de-\d+",
+            r"person 06: 0\.\d+ un-adapted, 0\.\d+ refitted",
+            r"simulated/06/1: refit",
+            r"online: \d\.\d+ of the trials",
+            r"4:1, recentred +0\.\d+",
+            r"the shift costs 0\.\d+, of which information brings back 0\.\d+",
+            r"refit: fewer than 4 trials per class",
+            r"strongest at C",
+            r"tsmnet +full +yes +4",
+        ],
+        ["patterns.png"],
+    ),
 }
 # More than ten seconds.
-SLOW = {"04_alignment_in_a_pipeline.py"}
+SLOW = {"04_alignment_in_a_pipeline.py", "05_tsmnet_and_label_shift.py"}
 
 
 def run(

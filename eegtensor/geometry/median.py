@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eegtensor._check import check_option
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.geometry._cholesky import definite_factor, frobenius, left_solve, square
+from eegtensor.geometry._cholesky import definite_factor, frobenius, square
 from eegtensor.geometry._karcher import SINGULAR, frames_at, move_frames
 from eegtensor.geometry._scalar import EXP, LOG
 from eegtensor.geometry._search import Move, search, with_gradient
@@ -76,9 +76,7 @@ def geometric_median(
         center = search(_flat_move, P, parts, flat.coordinates(start), **given)
         median = flat.point(with_gradient(_flat_move, center, P, parts))
     elif metric == "affine-invariant":
-        matrices, factors = definite_factor(
-            matrices, 8.0 * torch.finfo(start.dtype).eps
-        )
+        matrices, factors = definite_factor(matrices, SINGULAR)
         frames = search(_frame_move, factors, parts, frames_at(start), **given)
         median = with_gradient(_affine_move, square(frames[:, 0]), matrices, parts)
     else:
@@ -125,9 +123,9 @@ def _frame_move(frames: Tensor, factors: Tensor, segments: Segments) -> Move:
 
 
 def _affine_move(center: Tensor, X: Tensor, segments: Segments) -> Move:
-    L = definite_factor(center)[1]
-    whitener = left_solve(L, torch.eye(L.shape[-1]).to(L).expand_as(L))
-    T = spectral(congruence(segments.spread(whitener), X), LOG)
+    frames = frames_at(center)
+    L = frames[:, 0]
+    T = spectral(congruence(segments.spread(frames[:, 1]), X), LOG)
     step, size = _weiszfeld(T, segments)
     return Move(symmetrize(step), lambda S: congruence(L, spectral(S, EXP)), size)
 

@@ -290,10 +290,13 @@ def rectify_where_needed(X: Tensor, threshold: float) -> Tensor:
     ----------
     X : Tensor, shape (b, n, n)
     threshold : float
+
+    Returns
+    -------
+    raised : Tensor, shape (b, n, n), symmetric to the last bit
     """
     if not _eager_cpu(X):
-        raised: Tensor = rectify(X, threshold)
-        return raised
+        return symmetrize(rectify(X, threshold))
     X = symmetrize(X)
     with torch.no_grad():
         shifted = X.detach().clone()
@@ -304,7 +307,7 @@ def rectify_where_needed(X: Tensor, threshold: float) -> Tensor:
         return X
     # All of them also where one is not finite: the message counts in the batch.
     if bool(low.all()) or not bool(X.detach().isfinite().all()):
-        raised = rectify(X, threshold)
-        return raised
+        return symmetrize(rectify(X, threshold))
     index = low.nonzero()[:, 0]
-    return X.index_copy(0, index, rectify(X.index_select(0, index), threshold))
+    raised = rectify(X.index_select(0, index), threshold)
+    return X.index_copy(0, index, symmetrize(raised))

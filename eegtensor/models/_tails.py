@@ -152,7 +152,8 @@ class LogVarianceTail(nn.Module):
     ) -> None:
         super().__init__()
         self.threshold = threshold
-        self.scale = FirstUnit()
+        # A norm takes the unit out itself.
+        self.scale = FirstUnit() if norm == "none" else nn.Identity()
         self.norm: Any = (
             None if norm == "none" else DomainBatchNorm(n, domains, **options)
         )

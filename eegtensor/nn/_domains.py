@@ -68,8 +68,11 @@ class DomainStatistics(RunningStatistics):
             people that a network is adapted to.
         """
         before = len(self._table)
-        self._table.encode(map(as_domain, names), grow=True)
-        new = len(self._table) - before
+        # A new table: whoever keeps the old one can put it back with its rows.
+        table = DomainTable(self.names)
+        table.encode(map(as_domain, names), grow=True)
+        self._table = table
+        new = len(table) - before
         if not new:
             return
         blank = self._new_rows(new, self.mean.device)

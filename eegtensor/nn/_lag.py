@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eegtensor.geometry.spectral import symmetrize
+
 # Samples whose float64 copies are held at once.
 _BLOCK = 2**22
 
@@ -162,7 +164,7 @@ def convolved_covariance(x: Tensor, temporal: Tensor, spatial: Tensor) -> Tensor
 
     Returns
     -------
-    S : Tensor, shape (batch, n_out, n_out)
+    S : Tensor, shape (batch, n_out, n_out), exactly symmetric
     """
     half, n_times = temporal.shape[1] // 2, x.shape[-1]
     weight = torch.einsum("sfc,fk->sck", spatial, temporal)
@@ -171,7 +173,9 @@ def convolved_covariance(x: Tensor, temporal: Tensor, spatial: Tensor) -> Tensor
     convolve = F.conv1d if x.device.type == "cpu" else shifted_products
     h = convolve(padded, weight)
     h = h - h.mean(dim=-1, keepdim=True)
-    return torch.bmm(h, h.mT) / n_times
+    # A matrix product rounds the two triangles differently.
+    S: Tensor = symmetrize(torch.bmm(h, h.mT) / n_times)
+    return S
 
 
 def shifted_products(x: Tensor, weight: Tensor) -> Tensor:

@@ -163,10 +163,11 @@ class SPDNorm(RunningStatistics):
                 fix=f"give SPD matrices of shape (batch, {self.n}, {self.n})",
             )
 
-    def _enter(self, X: Tensor, *, learn: bool) -> Tensor:
+    def _enter(self, X: Tensor, *, learn: bool, symmetric: bool = False) -> Tensor:
         """Return checked matrices in the coordinates of the metric."""
-        self.check_shape(X)
-        X = symmetrize(floating(X))
+        if not symmetric:
+            self.check_shape(X)
+            X = symmetrize(floating(X))
         if learn and isinstance(self.space, LogCholeskySpace):
             self._learn_unit(self.space.log_unit(X))
         # A copy: the next pass writes into the buffer, and backward may come later.
@@ -180,9 +181,11 @@ class SPDNorm(RunningStatistics):
         mean = (total[0] / total[1]).exp()
         self.unit.copy_(torch.where(self.unit.isnan(), mean, self.unit))
 
-    def _normalise(self, X: Tensor, codes: Tensor, *, log: bool) -> Tensor:
+    def _normalise(
+        self, X: Tensor, codes: Tensor, *, log: bool, symmetric: bool = False
+    ) -> Tensor:
         with full_precision(X):
-            V = self._enter(X, learn=self.training)
+            V = self._enter(X, learn=self.training, symmetric=symmetric)
             statistics = self._train if self.training else self._look_up
             mean, variance, groups = statistics(V, codes)
             if self.detach_statistics is True:

@@ -88,9 +88,20 @@ class DomainSPDBatchNorm(DomainStatistics, SPDNorm):
         """
         return self._normalise(X, self._rows(X, domain), log=False)
 
-    def log(self, X: Tensor, domain: Tensor | None = None) -> Tensor:
+    def log(
+        self, X: Tensor, domain: Tensor | None = None, *, symmetric: bool = False
+    ) -> Tensor:
         """Return the logarithms of `forward` without decomposing again.
 
         log(Z^p) is p log Z: the power costs nothing where the logarithm follows.
+
+        Parameters
+        ----------
+        X : Tensor, shape (batch, n, n)
+        domain : Tensor of int64, shape (batch,) | None
+        symmetric : bool
+            Whether X is known to be symmetric to the last bit, float32 or float64,
+            and of the right shape, which is then neither checked nor made so.
         """
-        return self._normalise(X, self._rows(X, domain), log=True)
+        codes = self._rows(X, domain)
+        return self._normalise(X, codes, log=True, symmetric=symmetric)

@@ -75,7 +75,7 @@ class SPDTail(nn.Module):
         """
         with full_precision(S):
             X = self.rectified(S)
-            vector: Tensor = upper_vector(self.norm.log(X, domain))
+            vector: Tensor = upper_vector(self.norm.log(X, domain, symmetric=True))
             return vector
 
     def rectified(self, S: Tensor) -> Tensor:

@@ -59,6 +59,6 @@ class PatternedNetwork(NetworkClassifier):
             else encode(network, names)
         )
         device = device_of(network)
-        x = self._all_inputs(X).to(device)
+        x = self._inputs(X).to(device)
         found = class_patterns(network, x, codes.to(device))
         return ClassPatterns(*(part.cpu().numpy() for part in found))

@@ -11,13 +11,13 @@ from eegtensor._check import check_option
 from eegtensor.domains import Domain
 from eegtensor.models import TSMNet
 from eegtensor.training import Callback
-from eegtensor.transfer._network import NetworkClassifier
+from eegtensor.transfer._patterns import PatternedNetwork
 
 # Weight of a new batch where it is constant: the ablation "SPDDSBN" of the paper.
 _CONSTANT = 0.1
 
 
-class TSMNetClassifier(NetworkClassifier):
+class TSMNetClassifier(PatternedNetwork):
     """Tangent space mapping network with batch norm by domain (SPDDSMBN).
 
     A temporal and a spatial filter, covariance, BiMap, ReEig, a batch norm with

@@ -48,6 +48,8 @@ def test_trains_and_its_evaluation_does_not_depend_on_the_batch(
     assert logits.shape == (len(x), CLASSES)
     assert float(F.cross_entropy(logits, y).detach()) < float(first)
     assert net.features(x, domain).shape[0] == len(x)
+    S = net.spd(x)
+    assert torch.equal(S, S.mT)
     order = torch.arange(len(x) - 1, -1, -1, device=device)
     torch.testing.assert_close(
         net(x[order], domain[order])[order], logits, rtol=0, atol=1e-9
@@ -117,15 +119,32 @@ def test_a_state_dict_carries_everything(name: str) -> None:
     assert torch.equal(other(data[0], data[2]), net(data[0], data[2]))
 
 
-@pytest.mark.parametrize("name", ["conv", "no norm", "filter bank", "Tensor-CSPNet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conv",
+        "no norm",
+        pytest.param("filter bank", marks=pytest.mark.slow),
+        pytest.param("Tensor-CSPNet", marks=pytest.mark.slow),
+    ],
+)
 def test_export(name: str) -> None:
     x, _, domain = trials()
     net = NETWORKS[name]().eval()
     net.fit_statistics(x, domain)
     domain = domain.clone()
     domain[0] = -1
-    exported = torch.export.export(net, (x, domain)).module()
-    torch.testing.assert_close(exported(x, domain), net(x, domain), rtol=0, atol=1e-10)
+    size = {0: torch.export.Dim("batch", min=1, max=1024)}
+    exported = torch.export.export(
+        net, (x, domain), dynamic_shapes=(size, size)
+    ).module()
+    for part in (slice(None), slice(0, 7)):
+        torch.testing.assert_close(
+            exported(x[part], domain[part]),
+            net(x[part], domain[part]),
+            rtol=0,
+            atol=1e-10,
+        )
 
 
 @pytest.mark.parametrize("name", NORMED)
@@ -139,6 +158,21 @@ def test_statistics_are_those_of_all_trials_whatever_the_blocks(name: str) -> No
         assert bool(a.seen.all())
         torch.testing.assert_close(a.test_mean, b.test_mean, rtol=1e-12, atol=0)
         torch.testing.assert_close(a.variance, b.variance, rtol=1e-9, atol=0)
+
+
+# Log-Cholesky takes its unit from the first trials that it sees.
+BY_PERSON = [n for n in NORMED if "no domains" not in n and n != "log-Cholesky"]
+
+
+@pytest.mark.parametrize("name", BY_PERSON)
+def test_statistics_of_a_person_are_of_their_trials_alone(name: str) -> None:
+    x, _, domain = trials()
+    net, alone = NETWORKS[name](), NETWORKS[name]()
+    net.fit_statistics(x, domain)
+    alone.fit_statistics(x[domain == 1], domain[domain == 1])
+    for a, b in zip(net.norms, alone.norms, strict=True):
+        torch.testing.assert_close(a.test_mean[1], b.test_mean[1], rtol=1e-9, atol=0)
+        assert bool(a.seen.all()) and b.seen[:-1].tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("name", ["conv", "log-variance", "filter bank", "SPDNet"])

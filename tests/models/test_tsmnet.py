@@ -33,7 +33,9 @@ def test_sizes_and_types_are_the_published_ones() -> None:
     assert net.front.temporal.weight.shape == (4, 1, 1, 25)
     assert net.front.spatial.weight.shape == (40, 4, 22, 1)
     assert net.bimap is not None and net.bimap.weight.shape == (40, 20)
-    assert net(torch.randn(6, 22, 750)).shape == (6, 4)
+    x = torch.randn(6, 22, 750)
+    assert net.front(x).dtype == torch.float32 and net.spd(x).dtype == torch.float64
+    assert net(x).shape == (6, 4)
 
 
 def run(net: TSMNet, data: Any, y: Tensor, domain: Tensor) -> list[Tensor]:
@@ -115,7 +117,7 @@ def test_a_gradient_reaches_the_input() -> None:
 
 
 def test_dtypes_can_be_mixed_and_changed() -> None:
-    x, y, domain = trials()
+    x, _, domain = trials()
     wide = NETWORKS["conv"]()
     published = TSMNet(
         6,

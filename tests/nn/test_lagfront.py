@@ -119,6 +119,11 @@ def test_float32_keeps_its_digits_in_volts_and_under_an_offset(
     assert float(error.abs().max()) < 3e-6
 
 
+def test_sums_are_in_float64() -> None:
+    x = signals(4, 5, 100).float()
+    assert torch.equal(lag_statistics(x, 25), lag_statistics(x.double(), 25).float())
+
+
 def test_the_path_can_change_and_parameters_are_the_same() -> None:
     conv, lag = front(path="conv"), front(path="lag")
     assert conv.state_dict().keys() == lag.state_dict().keys()
