@@ -21,7 +21,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 import eegtensor as et
 from eegtensor import geometry, nn
-from eegtensor.models.patterns import sources
+from eegtensor.models import sources
 from eegtensor.transfer import TSMNetClassifier
 from eegtensor.transfer.label_shift import (
     balance_classes,

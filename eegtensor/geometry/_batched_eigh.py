@@ -32,7 +32,8 @@ KERNEL_MIN_BATCH = 4
 _MIN_SHARED_WORK = 200_000
 # Before version 2.12 torch gives cuSOLVER matrices larger than this one by one
 # (pytorch #175585: 128 of 64 x 64 in 229 ms), so that the CPU is faster.
-_CUDA_BATCHED_SIZE = 32 if torch.__version__ < (2, 12) else None
+_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+_CUDA_BATCHED_SIZE = 32 if _TORCH < (2, 12) else None
 
 _enabled = os.environ.get("EEGTENSOR_KERNEL", "1") != "0"
 
@@ -96,7 +97,7 @@ def kernel_available(dtype: np.dtype | type = np.float64) -> bool:
     return _enabled and _kernel(np.dtype(dtype)) is not None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernel(dtype: np.dtype) -> ModuleType | None:
     try:
         from eegtensor.geometry import _eigh_kernel

@@ -32,7 +32,6 @@ from eegtensor.geometry._lanes import (
 )
 from eegtensor.geometry._tridiagonal import (
     CONVERGED,
-    GAVE_UP,
     MORE,
     compiled,
     form_q,

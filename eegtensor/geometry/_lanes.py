@@ -28,7 +28,7 @@ BYTES = 64
 DOUBLE = 2
 
 
-class Lanes(types.Type):  # numba gives its types no annotations
+class Lanes(types.Type):  # type: ignore[name-defined]
     """Type of a vector of `count` scalars, or of as many truth values."""
 
     def __init__(self, scalar: Any, count: int) -> None:
@@ -47,7 +47,7 @@ class Lanes(types.Type):  # numba gives its types no annotations
 
 
 @extending.register_model(Lanes)
-class _LanesModel(extending.models.PrimitiveModel):
+class _LanesModel(extending.models.PrimitiveModel):  # type: ignore[name-defined]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, kind.llvm)
 

@@ -18,14 +18,14 @@ class Moments(NamedTuple):
     ----------
     C : Tensor, shape (..., n, n)
         Mean products of centred samples.
-    count : Tensor, shape (..., n, n) or (1, 1)
+    samples : Tensor, shape (..., n, n) or (1, 1)
         Number of samples behind each entry.
     error : Tensor, shape (...)
         Sum over entries of their squared standard errors; 0 unless asked for.
     """
 
     C: Tensor
-    count: Tensor
+    samples: Tensor
     error: Tensor
 
 

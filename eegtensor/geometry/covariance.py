@@ -104,7 +104,7 @@ def _check_finite(C: Tensor, fix: str) -> None:
 
 
 def _check_counts(moments: Moments) -> None:
-    count = moments.count.expand(moments.C.shape).flatten(0, -3)
+    count = moments.samples.expand(moments.C.shape).flatten(0, -3)
     if bool((count == 0).any()):
         trial, i, j = (count == 0).nonzero()[0].tolist()
         fail(
@@ -131,7 +131,7 @@ def _shrink(C: Tensor, shrinkage: Tensor) -> Tensor:
 def _oas(moments: Moments) -> Tensor:
     C = moments.C
     n = C.shape[-1]
-    n_times = moments.count.mean(dim=(-1, -2))
+    n_times = moments.samples.mean(dim=(-1, -2))
     mu = _mean_variance(C)
     alpha = (C**2).mean(dim=(-1, -2))
     # Eq. 23 without its terms in 2 / n, as scikit-learn has it.

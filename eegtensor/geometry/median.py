@@ -69,7 +69,7 @@ def geometric_median(
     matrices, parts = sets.X, sets.parts
     start = parts.total(matrices) if init is None else sets.centers(init)
     start = start.detach()
-    given = {"tol": tol, "max_iter": max_iter, "longest": 30.0}
+    given: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "longest": 30.0}
     if metric in FLAT:
         flat = FLAT[metric]
         P = flat.coordinates(matrices)

@@ -105,9 +105,7 @@ def distance(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
 
 
 @bridged
-def inner(
-    A: Array, U: Array, V: Array, *, metric: str = "affine-invariant"
-) -> Array:
+def inner(A: Array, U: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
     """Return the inner product of tangent vectors U and V at A, shape (...)."""
     return call_metric(metric, "inner", (A,), U, V)
 

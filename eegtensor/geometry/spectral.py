@@ -170,7 +170,9 @@ def _values(f: ScalarFunction, eig: _Eig, shift: Tensor | None) -> Tensor:
     if shift is None:
         return f.value(eig.s)
     near = shift > 0
-    return torch.where(near, torch.log1p(torch.where(near, eig.raw, 0.0)), f.value(eig.s))
+    return torch.where(
+        near, torch.log1p(torch.where(near, eig.raw, 0.0)), f.value(eig.s)
+    )
 
 
 def _differences(f: ScalarFunction, eig: _Eig) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import mne
 import numpy as np
 import pytest
 import torch
@@ -19,24 +20,18 @@ from eegtensor.models.patterns import ClassPatterns, class_patterns
 from eegtensor.pipeline import Pipeline
 from eegtensor.pipelines import make_pipeline
 from eegtensor.simulate import simulate_trials
-from eegtensor.transfer import EuclideanAlignment
-from eegtensor.transfer._patterns import PatternedNetwork
-from eegtensor.transfer.tsmnet import TSMNetClassifier
+from eegtensor.transfer import EuclideanAlignment, TSMNetClassifier
 from eegtensor.trials import Trials
 
 from .test_report_maps import planted, same_direction
 
-
-class Network(PatternedNetwork, TSMNetClassifier):
-    """A small one."""
-
-
-def small(**options):
-    return Network(
-        **{"epochs": 2, "validation": None, "temporal_kernel": 5, "subspace": 4}
-        | {"n_spatial_filters": 6, "spd_dtype": "float64"}
-        | options
-    )
+SMALL = {
+    "epochs": 2,
+    "validation": None,
+    "temporal_kernel": 5,
+    "n_spatial_filters": 6,
+    "subspace": 4,
+}
 
 
 class Planted(ClassifierMixin, BaseEstimator):
@@ -129,6 +124,29 @@ def test_left_out_people_are_measured_by_their_own_fold():
     assert first.decibel > 0 and first.share == pytest.approx(1.0)
 
 
+def test_bands_share_what_the_network_looks_at():
+    low, topography = planted(4, seed=1)
+    high, other = planted(4, gain_db=0.0, seed=2)
+    names = [f"C{i} {band}" for band in ("8-12Hz", "20-30Hz") for i in range(4)]
+    info = mne.create_info(names, 100.0, "eeg")
+    X = np.concatenate([low.X, high.X], axis=1)
+    trials = Trials(X, low.y, low.metadata, info)
+    mixed = np.zeros((2, 8))
+    mixed[0, :4], mixed[1, 4:] = topography, other
+    C = np.mean([np.cov(x) for x in X], axis=0)
+    sizes = [np.sqrt(c @ np.linalg.solve(C, c)) for c in mixed]
+    strong, weak = (np.outer(c, c) / s**2 for c, s in zip(mixed, sizes, strict=True))
+    matrices = (2 * strong - weak)[np.newaxis]
+    found = [FoldPatterns(np.arange(0), ClassPatterns(matrices, C))]
+    first, second = measured(sample_covariances(trials), found)["b", "a"][:2]
+    assert (first.band, second.band) == ("8-12Hz", "20-30Hz")
+    assert first.share == pytest.approx(0.8, abs=0.02)
+    assert second.share == pytest.approx(0.2, abs=0.02)
+    assert second.channels.tolist() == [4, 5, 6, 7]
+    assert same_direction(first.values, topography) > 0.97
+    assert first.decibel > 5 and abs(second.decibel) < 0.5
+
+
 def test_patterns_are_asked_once_a_fold_on_source_trials(make_trials, monkeypatch):
     trials = make_trials(3, (8, 8))
     monkeypatch.setattr(network_patterns, "MAX_TRIALS", 20)
@@ -197,7 +215,10 @@ def test_a_trained_network_is_drawn_in_the_report():
     trials = simulate_trials(
         n_subjects=3, n_sessions=1, n_trials=24, n_channels=8, duration=1.0
     )
-    results = benchmark(trials, {"<net>": small(), "csp": make_pipeline("csp-lda")})
+    results = benchmark(
+        trials,
+        {"<net>": make_pipeline("tsmnet", **SMALL), "csp": make_pipeline("csp-lda")},
+    )
     assert set(results.patterns) == {"<net>"}
     name, body = report_signals.signal_sections(results)[-1]
     assert name == "What the network looks at: <net>"
@@ -217,7 +238,7 @@ def test_the_classifier_gives_what_its_network_gives():
         n_subjects=2, n_sessions=2, n_trials=12, n_channels=6, duration=1.0
     )
     domains = {"subjects": trials.subjects, "sessions": trials.sessions}
-    network = small().fit(trials.X, trials.y, **domains)
+    network = TSMNetClassifier(**SMALL).fit(trials.X, trials.y, **domains)
     found = network.class_patterns(trials.X, **domains)
     assert found.matrices.shape == (1, 6, 6) and isinstance(found.matrices, np.ndarray)
     net = network.network_
@@ -227,9 +248,9 @@ def test_the_classifier_gives_what_its_network_gives():
     direct = class_patterns(net, torch.from_numpy(trials.X), codes)
     np.testing.assert_allclose(found.matrices, direct.matrices, rtol=1e-5, atol=1e-8)
     # Where the network hears no domains, patterns are within domains all the same.
-    free = small(norm="none").fit(trials.X, trials.y, **domains)
+    free = TSMNetClassifier(norm="none", **SMALL).fit(trials.X, trials.y, **domains)
     split = free.class_patterns(trials.X, **domains)
     whole = free.class_patterns(trials.X)
     assert np.abs(split.matrices - whole.matrices).max() > 1e-3
     with pytest.raises(ValueError, match="fit"):
-        small().class_patterns(trials.X)
+        TSMNetClassifier(**SMALL).class_patterns(trials.X)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import sys
 import types
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,20 @@ def authors_code() -> Any | None:
         return None
     if not (Path(path) / "spdnets").is_dir():
         raise FileNotFoundError(f"EEGTENSOR_TSMNET={path} holds no folder spdnets")
-    if importlib.util.find_spec("skorch") is None and "skorch" not in sys.modules:
-        # spdnets takes two names of skorch and uses them for its callbacks only.
-        skorch, callbacks = types.ModuleType("skorch"), types.ModuleType("callbacks")
-        base = type("Callback", (), {"initialize": lambda self: self})
-        setattr(callbacks, "Callback", base)  # noqa: B010
-        setattr(skorch, "NeuralNet", object)  # noqa: B010
-        setattr(skorch, "callbacks", callbacks)  # noqa: B010
-        sys.modules |= {"skorch": skorch, "skorch.callbacks": callbacks}
     if path not in sys.path:
         sys.path.insert(0, path)
-    return importlib.import_module("spdnets.models.tsmnet")
+    # spdnets takes two names of skorch, for its callbacks only: stand-ins will do.
+    skorch, callbacks = types.ModuleType("skorch"), types.ModuleType("callbacks")
+    base = type("Callback", (), {"initialize": lambda self: self})
+    setattr(callbacks, "Callback", base)  # noqa: B010
+    setattr(skorch, "NeuralNet", object)  # noqa: B010
+    setattr(skorch, "callbacks", callbacks)  # noqa: B010
+    stubs = {"skorch": skorch, "skorch.callbacks": callbacks}
+    with unittest.mock.patch.dict(sys.modules, {**stubs, **sys.modules}):
+        module = importlib.import_module("spdnets.models.tsmnet")
+        kept = {n: m for n, m in sys.modules.items() if n.startswith("spdnets")}
+    sys.modules.update(kept)
+    return module
 
 
 def authors_step(

@@ -6,7 +6,7 @@ person; folds in the file are skipped. The originals come from
 ``_original_tsmnet.py`` (``--original FILE``)::
 
     python tests/benchmarks/accuracy_tsmnet.py --data ../shared/data --out ours.jsonl
-    python tests/benchmarks/accuracy_tsmnet.py --out ours.jsonl --original original.jsonl
+    python tests/benchmarks/accuracy_tsmnet.py --out ours.jsonl --original their.jsonl
 """
 
 from __future__ import annotations
@@ -154,9 +154,10 @@ def report(out: Path, originals: list[Path]) -> None:
         seconds = [r["seconds"] for r in rows if r["norm"] == "domain"]
         peer = [r["seconds_fit"] for r in peers]
         if seconds and peer:
+            mine, other = np.median(seconds), np.median(peer)
             print(
-                f"  CPU seconds of a fit: ours {np.median(seconds):.1f}, original "
-                f"{np.median(peer):.1f}, ratio {np.median(peer) / np.median(seconds):.1f}"
+                f"  CPU seconds of a fit: ours {mine:.1f}, original {other:.1f}, "
+                f"ratio {other / mine:.1f}"
             )
 
 

@@ -81,5 +81,5 @@ def test_byte_order_and_integers(rng: np.random.Generator) -> None:
 def test_public_names() -> None:
     for name in geometry.__all__:
         assert getattr(geometry, name).__doc__
-    with pytest.raises(AttributeError, match="eegtensor.geometry"):
+    with pytest.raises(AttributeError, match=r"eegtensor\.geometry"):
         geometry.riemann  # noqa: B018

@@ -154,8 +154,8 @@ def test_export_pickle_and_copy() -> None:
     program = torch.export.export(tail, (S, domain), dynamic_shapes=shapes)
     codes = torch.tensor([-1, 0, 2, 1, 0])
     expected = tail(S[:5], codes)
-    # Raised eigenvalues are 1e-4 of the mean, and another solver finds them.
-    assert (program.module()(S[:5], codes) - expected).abs().max() < 1e-11
+    # Another solver: eps times a condition number of 5e4, which ReEig leaves.
+    assert (program.module()(S[:5], codes) - expected).abs().max() < 1e-10
     for other in (pickle.loads(pickle.dumps(tail)), copy.deepcopy(tail)):
         assert torch.equal(other(S[:5], codes), expected)
 
