@@ -31,8 +31,9 @@ class CSP(DomainTransformer):
         of the data are kept.
     estimator : "oas" | "lwf" | "scm"
         Covariance of a trial in `fit`; variances in `transform` are plain.
-    metric : "euclidean" | "affine-invariant" | "log-euclidean"
-        Mean of a class's covariances.
+    metric : str
+        Metric of the mean of a class's covariances, any of
+        `eegtensor.geometry.distance`.
     log : bool
         Whether the features are log-variances or variances.
     norm_trace : bool

@@ -34,8 +34,9 @@ def frechet_mean(
     ----------
     X : array or tensor, shape (n_matrices, ..., n, n)
         Axes in the middle, as of frequency bands, get a mean each.
-    metric : "affine-invariant" | "log-euclidean" | "log-cholesky" | \
-"bures-wasserstein" | "euclidean"
+    metric : str
+        "affine-invariant", "log-euclidean", "log-cholesky", "bures-wasserstein" or
+        "euclidean", as in `distance`.
     weights : array-like, shape (n_matrices,) | None
         Non-negative; they are normalised to sum to one in each segment.
     segments : array-like of int, shape (n_matrices,) | None

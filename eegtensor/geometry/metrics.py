@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -55,6 +56,10 @@ def call_metric(
     the laws of geometry would end at c = 1000.
     """
     functions = get_metric(metric)
+    if function == "norm":
+        call = functools.partial(_norm, functions)
+    else:
+        call = getattr(functions, function)
     dtype = torch.float32
     for X in (*points, *others):
         if X.ndim < 2 or X.shape[-1] != X.shape[-2]:
@@ -67,10 +72,16 @@ def call_metric(
     if metric != "euclidean":
         wide = [_settled(X, W) for X, W in zip(points, wide, strict=True)]
     wide += [X.to(torch.float64) for X in others]
-    out = getattr(functions, function)(*wide, *t)
+    out = call(*wide, *t)
     if isinstance(out, tuple):
         return tuple(part.to(dtype) for part in out)
     return out.to(dtype)
+
+
+def _norm(functions: Any, A: Tensor, V: Tensor) -> Tensor:
+    squared: Tensor = functions.inner(A, V, V)
+    zero = squared <= 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
 
 
 def _settled(X: Tensor, wide: Tensor) -> Tensor:
@@ -91,11 +102,13 @@ def distance(A: Array, B: Array, *, metric: str = "affine-invariant") -> Array:
     ----------
     A, B : array or tensor, shape (..., n, n)
         They broadcast against each other.
-    metric : "affine-invariant" | "log-euclidean" | "log-cholesky" | \
-"bures-wasserstein" | "euclidean"
-        ||log(A^-1/2 B A^-1/2)||; ||log A - log B||; the same of Cholesky factors
-        with the logarithm of their diagonals; (tr A + tr B - 2 tr (A^1/2 B
-        A^1/2)^1/2)^1/2; ||A - B||. The first two do not depend on the unit.
+    metric : str
+        "affine-invariant": ||log(A^-1/2 B A^-1/2)||; "log-euclidean": ||log A -
+        log B||; "log-cholesky": the norm between Cholesky factors with the
+        logarithm of their diagonals; "bures-wasserstein": (tr A + tr B - 2 tr
+        (A^1/2 B A^1/2)^1/2)^1/2; "euclidean": ||A - B||. The first two do not
+        depend on the unit; in volts the third hardly sees what is off the
+        diagonal.
 
     Returns
     -------
@@ -113,9 +126,7 @@ def inner(A: Array, U: Array, V: Array, *, metric: str = "affine-invariant") -> 
 @bridged
 def norm(A: Array, V: Array, *, metric: str = "affine-invariant") -> Array:
     """Return the length of a tangent vector V at A, shape (...)."""
-    squared = call_metric(metric, "inner", (A,), V, V)
-    zero = squared <= 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
+    return call_metric(metric, "norm", (A,), V)
 
 
 @bridged

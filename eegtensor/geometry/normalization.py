@@ -17,7 +17,6 @@ from eegtensor.geometry._scalar import EXP, INV_SQRT, LOG, SQRT, power
 from eegtensor.geometry.mean import frechet_mean
 from eegtensor.geometry.spectral import (
     _eager_cpu,
-    congruence,
     rectify,
     spectral,
     symmetrize,
@@ -104,51 +103,57 @@ def affine_update(
     if groups.present is not None:
         eye = torch.eye(X.shape[-1], dtype=A.dtype, device=A.device)
         A = groups.choose(A, eye)
+    size = len(A)
     fresh = _eager_cpu(A) and not bool(old.seen.any())
     # A weight of one forgets what was before: then there is nothing to move.
     moving = [i for i, eta in enumerate(momenta) if not fresh and eta != 1.0]
-    starts = [(old.mean, old.test_mean)[i] for i in moving]
     # What a new group starts with is no matrix of its unit, hence A.
     seen = old.seen[:, None, None]
-    starts = [torch.where(seen, R, A.detach()) for R in starts]
+    starts = [
+        torch.where(seen, (old.mean, old.test_mean)[i], A.detach()) for i in moving
+    ]
     for step in range(steps):
         point = symmetrize(A.detach() if detach else A)
         # One call for all matrices of a kind: calls cost more than small matrices.
-        stack = torch.cat([point, *starts]) if step == 0 else point
+        stack = point if step else torch.cat([point, *starts])
         roots, inverses = spectral(stack, SQRT, INV_SQRT)
         if step == 0:
-            start_root, start_inverse = roots[len(A) :], inverses[len(A) :]
-        root, inverse = roots[: len(A)], inverses[: len(A)]
+            start_root, start_inverse = roots[size:].detach(), inverses[size:].detach()
+        root, inverse = roots[:size], inverses[:size]
         T = spectral(whiten(inverse.to(X.dtype), X, groups), LOG)
         centre, squares = groups.average(T, norm.squared(T.to(A.dtype)))
-        A = congruence(root, spectral(symmetrize(centre), EXP))
+        A = whiten(root, spectral(symmetrize(centre), EXP))
     # This does not cancel: the mean of T is of second order in T.
     dispersion = squares - norm.squared(centre)
     means = [A, A.detach()]
     variances = [dispersion, dispersion.detach()]
     if moving:
-        weight = [batch_weight(old.seen, momenta[i]) for i in moving]
+        weights = [batch_weight(old.seen, momenta[i]) for i in moving]
         ends = torch.cat([means[i] for i in moving])
-        ratio = spectral(
-            congruence(start_inverse, ends), power(torch.cat(weight)[:, None])
-        )
-        moved = congruence(start_root, ratio)
-        tangent = spectral(congruence(inverse.repeat(len(moving), 1, 1), moved), LOG)
-        parts = zip(
-            moving, weight, moved.split(len(A)), tangent.split(len(A)), strict=True
-        )
-        for i, t, M, D in parts:
+        t = torch.cat(weights)[:, None]
+        moved = whiten(start_root, spectral(whiten(start_inverse, ends), power(t)))
+        again = inverse.repeat(len(moving), 1, 1)
+        tangent = spectral(whiten(again, moved), LOG)
+        for i, t, M, D in zip(
+            moving, weights, moved.split(size), tangent.split(size), strict=True
+        ):
             v = (old.variance, old.test_variance)[i]
             about = dispersion + norm.squared(D - centre)
             means[i], variances[i] = M, (1.0 - t) * v + t * about
     return Statistics(
-        means[0], variances[0], means[1].detach(), variances[1].detach(), old.seen
+        symmetrize(means[0]),
+        variances[0],
+        symmetrize(means[1].detach()),
+        variances[1].detach(),
+        old.seen,
     )
 
 
 class _Whiten(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, W: Tensor, X: Tensor, slot: Tensor, member: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, W: Tensor, X: Tensor, slot: Tensor | None, member: Tensor | None
+    ) -> Tensor:
         each = _each(W, slot)
         half = each @ X
         ctx.save_for_backward(W, X, slot, member, each, half)
@@ -163,28 +168,31 @@ class _Whiten(torch.autograd.Function):
             half = each @ X
         by_W = by_X = None
         if ctx.needs_input_grad[0]:
-            flat = ((G + G.mT) @ half).flatten(1)
-            by_W = (member.to(G.dtype) @ flat).view(W.shape)
+            by_W = (G + G.mT) @ half
+            if slot is not None:
+                by_W = (member.to(G.dtype) @ by_W.flatten(1)).view(W.shape)
         if ctx.needs_input_grad[1]:
             by_X = each.mT @ (G @ each)
         return by_W, by_X, None, None
 
 
-def _each(W: Tensor, slot: Tensor) -> Tensor:
+def _each(W: Tensor, slot: Tensor | None) -> Tensor:
+    if slot is None:
+        return W
     return W[0] if W.shape[0] == 1 else W.index_select(0, slot)
 
 
-def whiten(W: Tensor, X: Tensor, groups: Groups) -> Tensor:
+def whiten(W: Tensor, X: Tensor, groups: Groups | None = None) -> Tensor:
     """Return W_k X_i W_k' for the group k of each symmetric X_i, (b, n, n).
 
-    Symmetric up to rounding: enough for a decomposition, which reads a triangle.
+    Without groups W has one matrix for each X. Symmetric up to rounding: enough
+    for a decomposition, which reads a triangle.
     """
+    slot, member = (None, None) if groups is None else (groups.slot, groups.member)
     if torch.compiler.is_compiling():
-        each = _each(W, groups.slot)
+        each = _each(W, slot)
         return each @ X @ each.mT
-    out: Tensor = _Whiten.apply(  # type: ignore[no-untyped-call]
-        W, X, groups.slot, groups.member
-    )
+    out: Tensor = _Whiten.apply(W, X, slot, member)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -197,8 +205,9 @@ def batch_weight(seen: Tensor, eta: float) -> Tensor:
 
 def affine_geodesic(A: Tensor, B: Tensor, t: Tensor) -> Tensor:
     """Return A #_t B, shape (K, n, n), for t of shape (K,) without gradient."""
-    root, inverse_root = spectral(symmetrize(A), SQRT, INV_SQRT)
-    return congruence(root, spectral(congruence(inverse_root, B), power(t[:, None])))
+    root, inverse = spectral(symmetrize(A), SQRT, INV_SQRT)
+    moved = whiten(root, spectral(whiten(inverse, B), power(t[:, None])))
+    return symmetrize(moved)
 
 
 def flat_update(
@@ -257,7 +266,7 @@ def fit_affine(X: Tensor, groups: Groups, norm: Norm) -> tuple[Tensor, Tensor]:
     """
     share = groups.share.sum(dim=0)
     mean: Tensor = frechet_mean(X, segments=groups.slot, weights=share, tol=1e-10)
-    T = spectral(congruence(whitening(mean)[groups.slot], X), LOG)
+    T = spectral(whiten(whitening(mean), X, groups), LOG)
     (variance,) = groups.average(norm.squared(T))
     return mean, variance
 
@@ -267,12 +276,12 @@ def whitening(M: Tensor, congruence: str = "symmetric") -> Tensor:
 
     Parameters
     ----------
-    M : Tensor, shape (..., n, n)
+    M : Tensor, shape (..., n, n), symmetric
     congruence : "symmetric" | "cholesky"
         M^-1/2, or the inverse of the Cholesky factor; they differ by a rotation.
     """
     if congruence == "symmetric":
-        inverse_root: Tensor = spectral(symmetrize(M), INV_SQRT)
+        inverse_root: Tensor = spectral(M, INV_SQRT)
         return inverse_root
     factor, _ = torch.linalg.cholesky_ex(M)
     eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)

@@ -70,9 +70,8 @@ def random_spd(
         like = torch.empty(0, dtype=torch.float64)
     else:
         like = torch.empty(0, dtype=torch.float64, device=random_state.device)
-    Q, R = torch.linalg.qr(_normal((*shape, n, n), random_state, like))
-    # Without the signs of R the columns of Q are not uniform.
-    Q = Q * torch.sgn(R.diagonal(dim1=-2, dim2=-1))[..., None, :]
+    # The signs of its columns, which are not uniform, cancel in Q diag(values) Q'.
+    Q = torch.linalg.qr(_normal((*shape, n, n), random_state, like))[0]
     # Normal deviates become uniform ones by their distribution function.
     place = torch.special.ndtr(_normal((*shape, n), random_state, like))
     if n > 1:

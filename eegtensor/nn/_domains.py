@@ -298,6 +298,12 @@ class DomainStatistics(RunningStatistics):
     ) -> None:
         saved = state_dict.get(f"{prefix}mean")
         if saved is not None and len(saved) != len(self.mean):
+            if f"{prefix}_extra_state" not in state_dict:
+                fail(
+                    f"The saved statistics are of {len(saved) - 1} domains without "
+                    f"names, this layer has {self.n_domains}",
+                    fix="load a whole state_dict, with the entry _extra_state",
+                )
             for name, rows in self._new_rows(len(saved), self.mean.device).items():
                 self._buffers[name] = rows
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -115,7 +115,7 @@ class AffineSpace:
 
     def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
         """Move along the geodesic; dispersions add as in a flat space."""
-        apart = spectral(congruence(whitening(old[0]), new[0]), LOG)
+        apart = spectral(whiten(whitening(old[0]), new[0]), LOG)
         variance = _merged(old[1], new[1], self.norm.squared(apart), t)
         return affine_geodesic(old[0], new[0], t), variance
 

@@ -53,34 +53,8 @@ class SPDNorm(RunningStatistics):
     Parameters
     ----------
     n : int
-        Matrices are n x n.
-    metric : "affine-invariant" | "log-euclidean" | "log-cholesky"
-        Where means and distances are taken. Log-Euclidean needs one
-        decomposition less a step, log-Cholesky none but for logarithms.
-    congruence : "symmetric" | "cholesky"
-        How the affine-invariant norm centres: by the inverse root of the mean or
-        by its inverse Cholesky factor, which adds a rotation of each domain.
-    dispersion : "scalar" | "none"
-        Whether the dispersion becomes a learned number, or stays.
-    bias : "identity" | "learned"
-        What the mean becomes: I, or a learned SPD matrix.
-    eta, eta_test : float
-        Weight of a new batch in the statistics of training and evaluation.
-    eps : float
-        Added to variances, which have no unit.
-    steps : int
-        Karcher steps from the arithmetic mean of a batch.
-    theta, alpha, beta : float
-        The family of metrics of Chen et al.: power deformation X^theta, and the
-        inner product alpha <V, W> + beta tr(V) tr(W).
-    detach_statistics : False | "whitening" | True
-        What the gradient leaves out: nothing (exact), the whitening by the
-        arithmetic mean (the TSMNet authors' code) or mean and variance (LieBN's).
-    synchronise : bool
-        Whether processes that train together share the statistics of a batch.
-    dtype : torch.dtype | None
-        Of the parameters; statistics are float64.
-    device : torch.device | str | None
+    **options
+        See `SPDBatchNorm`.
     """
 
     space: MatrixSpace
@@ -198,7 +172,52 @@ class SPDNorm(RunningStatistics):
 
 
 class SPDBatchNorm(SPDNorm):
-    """Batch normalisation of SPD matrices with momentum, for one domain."""
+    """Batch normalisation of SPD matrices with momentum, for one domain.
+
+    Training normalises by running statistics that each batch moves first (momentum
+    batch norm), evaluation by statistics with a momentum of their own:
+    `DomainSPDBatchNorm` has the equations, for many domains.
+
+    Parameters
+    ----------
+    n : int
+        Matrices are n x n.
+    metric : "affine-invariant" | "log-euclidean" | "log-cholesky"
+        Where means and distances are taken. Log-Euclidean saves one of the two
+        decompositions of a training step, log-Cholesky both, but for logarithms;
+        its coordinates have a unit, which is learned from the first batch.
+    congruence : "symmetric" | "cholesky"
+        How the affine-invariant norm centres: by the inverse root of the mean or
+        by its inverse Cholesky factor, which adds a rotation of each domain.
+    dispersion : "scalar" | "none"
+        Whether the dispersion becomes a learned number, or stays.
+    bias : "identity" | "learned"
+        What the mean becomes: I, or a learned SPD matrix.
+    eta, eta_test : float
+        Weight of a new batch in the statistics of training and evaluation.
+    eps : float
+        Added to variances, which have no unit.
+    steps : int
+        Karcher steps from the arithmetic mean of a batch.
+    theta, alpha, beta : float
+        The family of metrics of Chen et al.: power deformation X^theta, and the
+        inner product alpha <V, W> + beta tr(V) tr(W).
+    detach_statistics : False | "whitening" | True
+        What the gradient leaves out: nothing (exact), the whitening by the
+        arithmetic mean (the TSMNet authors' code) or mean and variance (LieBN's).
+    synchronise : bool
+        Whether processes that train together share the statistics of a batch.
+    dtype : torch.dtype | None
+        Of the parameters; statistics are float64.
+    device : torch.device | str | None
+
+    References
+    ----------
+    Kobler, Hirayama and Kawanabe, Controlling the Frechet variance improves batch
+    normalization on the symmetric positive definite manifold, ICASSP 2022;
+    Chen, Song, Liu and Sebe, A Lie group approach to Riemannian batch
+    normalization, ICLR 2024 (theta, alpha, beta and the flat metrics).
+    """
 
     def forward(self, X: Tensor) -> Tensor:
         """Return normalised SPD matrices, shape (batch, n, n)."""

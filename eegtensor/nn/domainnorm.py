@@ -42,7 +42,7 @@ class DomainSPDBatchNorm(DomainStatistics, SPDNorm):
         these very trials, or refuse. "adapt" and "raise" look at the codes: under
         torch.export, and without waiting for a GPU, there is "pooled" only.
     **options
-        See `SPDNorm`.
+        See `SPDBatchNorm`.
 
     References
     ----------

@@ -24,7 +24,9 @@ class MDM(ClassifierMixin, DomainEstimator):
 
     Parameters
     ----------
-    metric : "affine-invariant" | "log-euclidean" | "euclidean"
+    metric : str
+        Any of `eegtensor.geometry.distance`: "affine-invariant", "log-euclidean",
+        "log-cholesky", "bures-wasserstein" or "euclidean".
 
     Attributes
     ----------

@@ -19,8 +19,8 @@ class Recenter(PerDomain):
 
     Parameters
     ----------
-    metric : "affine-invariant" | "log-euclidean" | "euclidean"
-        Metric of the mean.
+    metric : str
+        Metric of the mean, any of `eegtensor.geometry.distance`.
     unseen : "pooled" | "adapt" | "raise"
         What `transform` does with a domain it has no mean for: use the mean of
         the sources' means, the mean of the given batch, or raise.

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import types
-import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,13 @@ def authors_code() -> Any | None:
     setattr(skorch, "NeuralNet", object)  # noqa: B010
     setattr(skorch, "callbacks", callbacks)  # noqa: B010
     stubs = {"skorch": skorch, "skorch.callbacks": callbacks}
-    with unittest.mock.patch.dict(sys.modules, {**stubs, **sys.modules}):
-        module = importlib.import_module("spdnets.models.tsmnet")
-        kept = {n: m for n, m in sys.modules.items() if n.startswith("spdnets")}
-    sys.modules.update(kept)
-    return module
+    added = [name for name in stubs if name not in sys.modules]
+    sys.modules |= {name: stubs[name] for name in added}
+    try:
+        return importlib.import_module("spdnets.models.tsmnet")
+    finally:
+        for name in added:
+            del sys.modules[name]
 
 
 def authors_step(

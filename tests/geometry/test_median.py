@@ -45,6 +45,9 @@ def test_a_heavy_matrix_is_the_median(rng: np.random.Generator, metric: str) -> 
     for start in (None, X[3], X[5]):
         M = geometry.geometric_median(X, weights=w, metric=metric, init=start)
         np.testing.assert_allclose(M, X[3], rtol=1e-6, atol=1e-7)
+    # Started there it stays: the others pull with less than its weight.
+    M = geometry.geometric_median(X, weights=w, metric=metric, init=X[3], max_iter=1)
+    np.testing.assert_allclose(M, X[3], rtol=1e-10, atol=1e-12)
     # Started at a light one the search leaves it.
     M = geometry.geometric_median(X, metric=metric, init=X[5])
     away = geometry.geometric_median(X, metric=metric)

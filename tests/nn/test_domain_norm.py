@@ -206,8 +206,13 @@ def test_a_state_dict_brings_its_domains(metric: str, tmp_path: Any) -> None:
         dtype=torch.float64,
         bias="learned",
     )
-    with pytest.raises(Exception, match=f"saved statistics are {metric}"):
+    with pytest.raises(EEGTensorError, match=f"saved statistics are {metric}"):
         wrong.load_state_dict(norm.state_dict())
+    nameless = dict(norm.state_dict())
+    del nameless["_extra_state"]
+    nameless |= {k: b[1:] for k, b in nameless.items() if k in BUFFERS}
+    with pytest.raises(EEGTensorError, match="2 domains without names"):
+        other.load_state_dict(nameless, strict=False)
 
 
 @metrics

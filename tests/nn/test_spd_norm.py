@@ -53,9 +53,11 @@ def positive(n: int, seed: int = 9) -> Tensor:
 
 @variants
 @pytest.mark.parametrize("bias", [False, True])
-def test_equals_the_reference_over_twenty_steps(variant: str, bias: bool) -> None:
+def test_equals_the_reference_over_twenty_steps(
+    variant: str, bias: bool, device: str
+) -> None:
     n = 5
-    norm = layer(variant, n, bias="learned" if bias else "identity")
+    norm = layer(variant, n, bias="learned" if bias else "identity", device=device)
     reference = Reference(n, VARIANTS[variant][1])
     if bias:
         with torch.no_grad():
@@ -72,7 +74,8 @@ def test_equals_the_reference_over_twenty_steps(variant: str, bias: bool) -> Non
             norm.scale.fill_(reference.scale)
         norm.set_momentum(eta, eta_test)
         expected = reference.train(X.numpy(), domain, eta, eta_test)
-        compare(norm(X, torch.tensor(domain)), expected)
+        codes = torch.tensor(domain, device=device)
+        compare(norm(X.to(device), codes), expected)
         reference.scale = float(rng.uniform(0.5, 2))
     for d, (R, v, R_test, v_test) in reference.state.items():
         compare(norm.mean[d], R)
@@ -83,13 +86,13 @@ def test_equals_the_reference_over_twenty_steps(variant: str, bias: bool) -> Non
         norm.scale.fill_(reference.scale)
     domain = np.arange(12) % 4
     X = shifted(covariances(12, n, seed=99), torch.tensor(domain))
-    norm.eval()
-    compare(norm(X, torch.tensor(domain)), reference.evaluate(X.numpy(), domain))
+    Y = norm.eval()(X.to(device), torch.tensor(domain, device=device))
+    compare(Y, reference.evaluate(X.numpy(), domain))
 
 
 def compare(ours: Tensor, theirs: Any, tolerance: float = 1e-12) -> None:
     expected = torch.as_tensor(theirs, dtype=torch.float64)
-    error = (ours.detach() - expected).norm() / expected.norm().clamp_min(1.0)
+    error = (ours.detach().cpu() - expected).norm() / expected.norm().clamp_min(1.0)
     assert error < tolerance, float(error)
 
 
