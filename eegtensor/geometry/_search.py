@@ -24,7 +24,7 @@ class Move(NamedTuple):
     reach : callable
         Step -> new centers, shape (n_segments, n, n).
     size : Tensor, shape (n_segments,)
-        How far from the end.
+        How far from the end: before the step where steps are stretched, else after.
     """
 
     force: Tensor
@@ -55,7 +55,7 @@ def search(
     segments : Segments
     start : Tensor, shape (n_segments, n, n)
     tol : float
-        A segment is done when its size is at most this.
+        A segment is done when its size is at most this, after the last step.
     max_iter : int
     longest : float
         Steps are stretched by .3 up to this factor, by the secant rule of Barzilai
@@ -63,23 +63,23 @@ def search(
     """
     center = start.clone()
     active = torch.arange(len(center), device=X.device)
-    stretch = torch.ones(len(center), 1, 1, dtype=X.dtype, device=X.device)
-    force = None
+    pace = None
     for _ in range(max_iter):
         move = mover(center[active], X, segments)
         if longest > 1.0:
-            if force is not None:
-                stretch = _secant(stretch, force, move.force, longest)
-            force = move.force
-        center[active] = move.reach(stretch * move.force)
-        going = move.size > tol
+            pace = _next_pace(pace, move, longest)
+            center[active] = move.reach(pace.stretch * move.force)
+            going = pace.left > tol
+        else:
+            center[active] = move.reach(move.force)
+            going = move.size > tol
         if not bool(going.any()):
             return center
         # Domains that are done leave the batch: they do not pay for the hard ones.
         if not bool(going.all()):
             chosen, segments = segments.keep(going)
-            X, active, stretch = X[chosen], active[going], stretch[going]
-            force = None if force is None else force[going]
+            X, active = X[chosen], active[going]
+            pace = None if pace is None else _Pace(*(part[going] for part in pace))
     logger.warning(
         "The center of %d set(s) of matrices stopped after %d iterations at %.1e "
         "(asked: %.1e); the matrices may be close to singular.",
@@ -91,14 +91,42 @@ def search(
     return center
 
 
-def _secant(stretch: Tensor, old: Tensor, new: Tensor, longest: float) -> Tensor:
-    """Return the stretch that would have brought the force to zero."""
-    power = (old * old).sum(dim=(1, 2), keepdim=True)
-    change = (old * (old - new)).sum(dim=(1, 2), keepdim=True)
-    grown = (new * new).sum(dim=(1, 2), keepdim=True) > power
+class _Pace(NamedTuple):
+    """What the last steps have shown of each segment.
+
+    Attributes
+    ----------
+    stretch : Tensor, shape (n_segments, 1, 1)
+        Factor of the step.
+    force : Tensor, shape (n_segments, n, n)
+        Of the last step.
+    size, ratio, left : Tensor, shape (n_segments,)
+        Size before the last step, relative to the step before; what the slower of
+        the last two ratios leaves of it.
+    """
+
+    stretch: Tensor
+    force: Tensor
+    size: Tensor
+    ratio: Tensor
+    left: Tensor
+
+
+def _next_pace(pace: _Pace | None, move: Move, longest: float) -> _Pace:
+    force, size = move.force, move.size
+    if pace is None:
+        ones = torch.ones_like(size)
+        return _Pace(ones[:, None, None], force, size, ones, size)
+    power = (pace.force**2).sum(dim=(1, 2), keepdim=True)
+    change = (pace.force * (pace.force - force)).sum(dim=(1, 2), keepdim=True)
+    grown = (force**2).sum(dim=(1, 2), keepdim=True) > power
+    # The stretch that would have brought the force to zero.
     ratio = power / torch.where(change > 0, change, power / longest)
+    stretch = (pace.stretch * ratio).clamp(0.3, longest)
     # After a step too far the plain iteration, which always converges, takes over.
-    return torch.where(grown, 1.0, (stretch * ratio).clamp(0.3, longest))
+    stretch = torch.where(grown, 1.0, stretch)
+    shrunk = (size / pace.size.clamp_min(1e-300)).clamp(max=1.0)
+    return _Pace(stretch, force, size, shrunk, size * torch.maximum(shrunk, pace.ratio))
 
 
 def with_gradient(
