@@ -24,10 +24,9 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Measured by tests/benchmarks/bench_eigh.py: beyond this size, and for fewer
-# matrices than this, LAPACK is as fast or faster.
-KERNEL_MAX_SIZE = 128
-KERNEL_MIN_BATCH = 4
+# Measured by tests/benchmarks/bench_eigh.py: LAPACK is as fast or faster for
+# larger matrices, and for fewer of them than `_kernel_pays` says.
+KERNEL_MAX_SIZE = 256
 # Batches with fewer than this many n^3 are done sooner than handed to a thread.
 _MIN_SHARED_WORK = 200_000
 # Before version 2.12 torch gives cuSOLVER matrices larger than this one by one
@@ -147,50 +146,55 @@ def _memory(X: Tensor) -> NDArray | None:
         return None  # stands for values that are elsewhere: vmap, fake tensors
 
 
+def _kernel_pays(total: int, n: int) -> bool:
+    # A group of lanes costs the same with one matrix in it.
+    return n <= KERNEL_MAX_SIZE and total >= max(4, n // 16, 32 // n)
+
+
 def _on_cpu(array: NDArray, *, vectors: bool) -> tuple[NDArray, NDArray]:
     """Return eigenvalues and, if wanted, eigenvectors; else an empty array."""
-    n = array.shape[-1]
+    n, shape = array.shape[-1], array.shape
     X = np.ascontiguousarray(array).reshape(-1, n, n)
-    values = np.empty(X.shape[:2], X.dtype)
-    basis = np.empty_like(X) if vectors else np.empty(0, X.dtype)
-    kernel = None
-    if _enabled and 0 < n <= KERNEL_MAX_SIZE and len(X) >= KERNEL_MIN_BATCH:
-        kernel = _kernel(X.dtype)
+    if X.size == 0:
+        return np.empty(shape[:-1], X.dtype), np.empty(shape, X.dtype)
+    kernel = _kernel(X.dtype) if _enabled and _kernel_pays(len(X), n) else None
+    parts = _parts(len(X), n, 1 if kernel is None else 64 // X.itemsize)
+    if kernel is None and len(parts) == 1:
+        values, basis = _lapack(X, vectors)
+    else:
+        values = np.empty(X.shape[:2], X.dtype)
+        basis = np.empty_like(X) if vectors else np.empty(0, X.dtype)
 
-    def solve(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        target = basis[part] if vectors else None
-        if kernel is None or not kernel.decompose(X[part], values[part], target):
-            _lapack(X[part], values[part], target)
+        def solve(part: slice) -> None:
+            target = basis[part] if vectors else None
+            if kernel is None or not kernel.decompose(X[part], values[part], target):
+                found = _lapack(X[part], vectors)
+                values[part] = found[0]
+                if target is not None:
+                    target[:] = found[1]
 
-    if X.size:
-        _share(solve, len(X), n)
-        # A sum that is finite says so of all entries, at a hundredth of the cost.
-        if not np.isfinite(X.sum()):
-            values[~np.isfinite(X).all(axis=(1, 2))] = np.nan
-    values = values.reshape(array.shape[:-1])
-    return values, basis.reshape(array.shape) if vectors else basis
+        _share(solve, parts)
+    # A sum of squares that is finite says so of all entries, at a hundredth of
+    # the cost.
+    if not np.isfinite(np.vdot(X, X)):
+        values[~np.isfinite(X).all(axis=(1, 2))] = np.nan
+    return values.reshape(shape[:-1]), basis.reshape(shape) if vectors else basis
 
 
-def _lapack(X: NDArray, values: NDArray, vectors: NDArray | None) -> None:
+def _lapack(X: NDArray, vectors: bool) -> tuple[NDArray, NDArray]:
+    """Return eigenvalues and, if wanted, eigenvectors on the calling thread."""
     tensor = torch.from_numpy(X)
-    bad = None
-    for attempt in range(2):
-        try:
-            if vectors is None:
-                values[:] = torch.linalg.eigvalsh(tensor).numpy()
-            else:
-                found, basis = torch.linalg.eigh(tensor)
-                values[:], vectors[:] = found.numpy(), basis.numpy()
-            break
-        except torch.linalg.LinAlgError:
-            # One matrix that is not finite fails the whole batch.
-            bad = ~torch.isfinite(tensor.tril()).flatten(1).all(dim=1)
-            if attempt or not bad.any():
-                raise
-            tensor = torch.where(bad[:, None, None], 0.0, tensor)
-    if bad is not None:
-        values[bad.numpy()] = np.nan
+    try:
+        if not vectors:
+            return torch.linalg.eigvalsh(tensor).numpy(), X[:0]
+        values, basis = torch.linalg.eigh(tensor)
+        return values.numpy(), basis.numpy()
+    except torch.linalg.LinAlgError:
+        # One matrix that is not finite fails the whole batch.
+        bad = ~np.isfinite(X).all(axis=(1, 2))
+        if not bad.any():
+            raise
+        return _lapack(np.where(bad[:, None, None], 0.0, X), vectors)
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -219,22 +223,25 @@ def _helpers(size: int) -> ThreadPoolExecutor:
         return _pool
 
 
-def _share(solve: Callable[[int, int], None], total: int, n: int) -> None:
-    """Call `solve` on parts of a batch, on as many threads as torch has."""
+def _parts(total: int, n: int, lanes: int) -> list[slice]:
+    """Return a batch's parts for torch's threads, in whole groups of lanes."""
     threads = min(torch.get_num_threads(), total * n**3 // _MIN_SHARED_WORK + 1)
-    # Whole groups of lanes: a part of 17 matrices costs as much as one of 32.
     step = -(-total // threads)
-    step = -(-step // 32) * 32 if step >= 32 else -(-step // 8) * 8
-    starts = range(0, total, step)
+    group = 2 * lanes if step >= 2 * lanes else lanes
+    step = -(-step // group) * group
+    return [slice(at, min(at + step, total)) for at in range(0, total, step)]
+
+
+def _share(solve: Callable[[slice], None], parts: list[slice]) -> None:
+    """Call `solve` on every part, the first on this thread."""
     waiting: list[Future[None]] = []
-    here = list(starts[:1])
-    for start in starts[1:]:
+    here = parts[:1]
+    for part in parts[1:]:
         try:
-            pool = _helpers(len(starts) - 1)
-            waiting.append(pool.submit(solve, start, min(start + step, total)))
+            waiting.append(_helpers(len(parts) - 1).submit(solve, part))
         except RuntimeError:  # the interpreter is shutting down
-            here.append(start)
-    for start in here:
-        solve(start, min(start + step, total))
+            here.append(part)
+    for part in here:
+        solve(part)
     for future in waiting:
         future.result()
