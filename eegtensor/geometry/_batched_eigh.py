@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 KERNEL_MAX_SIZE = 256
 # Batches with fewer than this many n^3 are done sooner than handed to a thread.
 _MIN_SHARED_WORK = 200_000
+# From this size on LAPACK uses threads of its own: on two of ours at once it
+# took twice the time of one (32 x 32, 512 matrices).
+_LAPACK_THREADS_ITSELF = 32
 # Before version 2.12 torch gives cuSOLVER matrices larger than this one by one
 # (pytorch #175585: 128 of 64 x 64 in 229 ms), so that the CPU is faster.
 _TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -174,10 +177,6 @@ def _on_cpu(array: NDArray, *, vectors: bool) -> tuple[NDArray, NDArray]:
                     target[:] = found[1]
 
         _share(solve, parts)
-    # A sum of squares that is finite says so of all entries, at a hundredth of
-    # the cost.
-    if not np.isfinite(np.vdot(X, X)):
-        values[~np.isfinite(X).all(axis=(1, 2))] = np.nan
     return values.reshape(shape[:-1]), basis.reshape(shape) if vectors else basis
 
 
@@ -185,16 +184,26 @@ def _lapack(X: NDArray, vectors: bool) -> tuple[NDArray, NDArray]:
     """Return eigenvalues and, if wanted, eigenvectors on the calling thread."""
     tensor = torch.from_numpy(X)
     try:
-        if not vectors:
-            return torch.linalg.eigvalsh(tensor).numpy(), X[:0]
-        values, basis = torch.linalg.eigh(tensor)
-        return values.numpy(), basis.numpy()
-    except torch.linalg.LinAlgError:
-        # One matrix that is not finite fails the whole batch.
-        bad = ~np.isfinite(X).all(axis=(1, 2))
-        if not bad.any():
-            raise
-        return _lapack(np.where(bad[:, None, None], 0.0, X), vectors)
+        if vectors:
+            found, columns = torch.linalg.eigh(tensor)
+            values, basis = found.numpy(), columns.numpy()
+        else:
+            values, basis = torch.linalg.eigvalsh(tensor).numpy(), X[:0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum()):
+                return values, basis
+        failure = None
+    except torch.linalg.LinAlgError as error:
+        failure = error
+    # One matrix that is not finite fails the whole batch, or gives numbers.
+    bad = ~np.isfinite(np.tril(X)).all(axis=(1, 2))
+    if not bad.any():
+        if failure is not None:
+            raise failure
+        return values, basis
+    values, basis = _lapack(np.where(bad[:, None, None], 0.0, X), vectors)
+    values[bad] = np.nan
+    return values, basis
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -226,6 +235,8 @@ def _helpers(size: int) -> ThreadPoolExecutor:
 def _parts(total: int, n: int, lanes: int) -> list[slice]:
     """Return a batch's parts for torch's threads, in whole groups of lanes."""
     threads = min(torch.get_num_threads(), total * n**3 // _MIN_SHARED_WORK + 1)
+    if lanes == 1 and n >= _LAPACK_THREADS_ITSELF:
+        threads = 1
     step = -(-total // threads)
     group = 2 * lanes if step >= 2 * lanes else lanes
     step = -(-step // group) * group

@@ -107,11 +107,7 @@ def affine_update(
     fresh = _eager_cpu(A) and not bool(old.seen.any())
     # A weight of one forgets what was before: then there is nothing to move.
     moving = [i for i, eta in enumerate(momenta) if not fresh and eta != 1.0]
-    # What a new group starts with is no matrix of its unit, hence A.
-    seen = old.seen[:, None, None]
-    starts = [
-        torch.where(seen, (old.mean, old.test_mean)[i], A.detach()) for i in moving
-    ]
+    starts = [(old.mean, old.test_mean)[i] for i in moving]
     for step in range(steps):
         point = symmetrize(A.detach() if detach else A)
         # One call for all matrices of a kind: calls cost more than small matrices.

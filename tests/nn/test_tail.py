@@ -24,9 +24,9 @@ METRICS = ["affine-invariant", "log-euclidean", "log-cholesky"]
 CLAMPED = [0, 5, 12]
 
 
-def batch(n: int = 5, clamped: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(n: int = 5, clamped: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
     domain = torch.arange(12) % 3
-    X = shifted(covariances(12, n, seed=seed), domain)
+    X = shifted(covariances(12, n, spread=spread), domain)
     s, U = torch.linalg.eigh(X)
     s[:clamped, :2] *= 1e-7
     return (U * s[:, None, :]) @ U.mT, domain
@@ -36,8 +36,9 @@ def batch(n: int = 5, clamped: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("clamped", CLAMPED)
 @pytest.mark.parametrize("training", [True, False])
 def test_fused_equals_composed(metric: str, clamped: int, training: bool) -> None:
-    S, domain = batch(clamped=clamped)
-    tail = SPDTail(5, NAMES, metric=metric, dtype=torch.float64)
+    # A floor of 1e-2, so that condition numbers leave the digits that are compared.
+    S, domain = batch(clamped=clamped, spread=0.3)
+    tail = SPDTail(5, NAMES, metric=metric, threshold=1e-2, dtype=torch.float64)
     norm = DomainSPDBatchNorm(5, NAMES, metric=metric, dtype=torch.float64)
     for step in range(3):
         for layer in (tail, norm):
@@ -46,7 +47,7 @@ def test_fused_equals_composed(metric: str, clamped: int, training: bool) -> Non
             layer.set_momentum(0.5, 0.3)
         inputs = [S.clone().requires_grad_() for _ in range(2)]
         fused = tail(inputs[0], domain)
-        composed = upper_vector(logm(norm(rectify(inputs[1], 1e-4), domain)))
+        composed = upper_vector(logm(norm(rectify(inputs[1], 1e-2), domain)))
         weight = torch.randn(fused.shape, generator=torch.manual_seed(step)).double()
         gradients = []
         for v, X, scale in (
@@ -73,6 +74,20 @@ def test_rectifying_where_needed_is_rectifying(clamped: int) -> None:
             (out.square().sum() / unit).backward()
         assert (X.grad - Y.grad).abs().max() < 1e-12
     assert gradcheck(lambda X: rectify_where_needed(X, 1e-4), S.requires_grad_())
+
+
+def test_the_floor_is_where_rectifying_has_it() -> None:
+    S, _ = batch()
+    s, U = torch.linalg.eigh(S)
+    # The smallest eigenvalue a little below the floor, or a little above it.
+    for part in (0.999, 1.001):
+        s[:, 0] = 0.0
+        s[:, 0] = part * 1e-4 * s.sum(dim=1) / (5 - part * 1e-4)
+        X = (U * s[:, None, :]) @ U.mT
+        X = 0.5 * (X + X.mT)
+        raised = rectify_where_needed(X, 1e-4)
+        assert torch.equal(raised, X) == (part > 1)
+        assert (raised - rectify(X, 1e-4)).abs().max() < 1e-14
 
 
 def test_nothing_is_decomposed_that_needs_no_decomposition(
