@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eegtensor._check import check_option, fail, listing
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.geometry._moments import Moments, full_moments, masked_moments
+from eegtensor.geometry._moments import Moments, moments
 from eegtensor.geometry.spectral import _eager_cpu, eigvalsh, rectify
 
 ESTIMATORS = ("oas", "lwf", "scm", "regularised")
@@ -73,24 +73,18 @@ def covariances(
 def _covariances(
     X: Tensor, mask: Tensor | None, estimator: str, regularisation: float
 ) -> Tensor:
-    X = X.to(torch.float64)
-    fourth = estimator == "lwf"
-    if mask is None:
-        moments = full_moments(X, fourth=fourth)
-        if _eager_cpu(X):
-            _check_finite(moments.C, "drop these trials, or give a mask")
-    else:
-        moments = masked_moments(X, mask, fourth=fourth)
-        if _eager_cpu(X):
-            _check_counts(moments)
-            _check_finite(moments.C, "set the mask to False there")
-        if mask.ndim == X.ndim:
-            moments = moments._replace(C=rectify(moments.C, 0.0))
+    found = moments(X, mask, fourth=estimator == "lwf")
+    if _eager_cpu(X):
+        _check_counts(found)
+        hint = "drop these trials, or give a mask" if mask is None else "mask them"
+        _check_finite(found.C, hint)
+    if mask is not None and mask.ndim == X.ndim:
+        found = found._replace(C=rectify(found.C, 0.0))
     if estimator == "scm":
-        return moments.C
+        return found.C
     if estimator == "regularised":
-        return _add_diagonal(moments.C, regularisation * _mean_variance(moments.C))
-    return _oas(moments) if estimator == "oas" else _lwf(moments)
+        return _add_diagonal(found.C, regularisation * _mean_variance(found.C))
+    return _oas(found) if estimator == "oas" else _lwf(found)
 
 
 def _check_finite(C: Tensor, fix: str) -> None:
@@ -103,8 +97,8 @@ def _check_finite(C: Tensor, fix: str) -> None:
         )
 
 
-def _check_counts(moments: Moments) -> None:
-    count = moments.samples.expand(moments.C.shape).flatten(0, -3)
+def _check_counts(found: Moments) -> None:
+    count = found.samples.expand(found.C.shape).reshape(-1, *found.C.shape[-2:])
     if bool((count == 0).any()):
         trial, i, j = (count == 0).nonzero()[0].tolist()
         fail(
@@ -128,10 +122,10 @@ def _shrink(C: Tensor, shrinkage: Tensor) -> Tensor:
     return _add_diagonal(kept, shrinkage * _mean_variance(C))
 
 
-def _oas(moments: Moments) -> Tensor:
-    C = moments.C
+def _oas(found: Moments) -> Tensor:
+    C = found.C
     n = C.shape[-1]
-    n_times = moments.samples.mean(dim=(-1, -2))
+    n_times = found.samples.mean(dim=(-1, -2))
     mu = _mean_variance(C)
     alpha = (C**2).mean(dim=(-1, -2))
     # Eq. 23 without its terms in 2 / n, as scikit-learn has it.
@@ -143,12 +137,12 @@ def _oas(moments: Moments) -> Tensor:
     return _shrink(C, torch.where(usable, ratio.clamp(max=1.0), 1.0))
 
 
-def _lwf(moments: Moments) -> Tensor:
-    C = moments.C
+def _lwf(found: Moments) -> Tensor:
+    C = found.C
     n = C.shape[-1]
     mu = _mean_variance(C)
     delta = (C**2).sum(dim=(-1, -2)) / n - mu**2
-    beta = torch.minimum(moments.error / n, delta)
+    beta = torch.minimum(found.error / n, delta)
     ratio = beta / torch.where(delta > 0, delta, 1.0)
     return _shrink(C, torch.where(beta > 0, ratio, 0.0))
 

@@ -123,6 +123,25 @@ def test_what_is_missing_is_said(rng: np.random.Generator) -> None:
         geometry.covariances(X, estimator="mcd")
 
 
+def test_many_trials_go_in_pieces(rng: np.random.Generator) -> None:
+    """Pieces that fit the cache give what one trial alone gives, in any shape."""
+    X = rng.standard_normal((3, 40, 8, 1000))
+    mask = rng.random((3, 40, 1000)) < 0.9
+    for estimator in ESTIMATORS:
+        C = geometry.covariances(X, estimator=estimator)
+        masked = geometry.covariances(X, estimator=estimator, mask=mask)
+        assert C.shape == (3, 40, 8, 8)
+        for i, j in ((0, 0), (1, 39), (2, 17)):
+            alone = geometry.covariances(X[i, j], estimator=estimator)
+            np.testing.assert_allclose(C[i, j], alone, rtol=1e-12, atol=1e-15)
+            cut = geometry.covariances(X[i, j][:, mask[i, j]], estimator=estimator)
+            np.testing.assert_allclose(masked[i, j], cut, rtol=1e-10, atol=1e-12)
+    X[2, 5, 3, 7] = np.inf
+    with pytest.raises(EEGTensorError, match="Trials 85 hold"):
+        geometry.covariances(X)
+    assert geometry.covariances(X[:, :0]).shape == (3, 0, 8, 8)
+
+
 def test_dtypes(rng: np.random.Generator) -> None:
     """Arrays give float64; tensors keep their dtype but are summed in float64."""
     X = (1e-5 * rng.standard_normal((2, 4, 5000)) + 1e-2).astype(np.float32)
