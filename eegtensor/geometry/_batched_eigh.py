@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -57,27 +58,12 @@ def eigh(X: Tensor) -> tuple[Tensor, Tensor]:
     vectors : Tensor, shape (..., n, n)
         Orthonormal columns, of arbitrary sign.
     """
-    array = _memory(X)
-    if array is not None:
-        values, vectors = _on_cpu(array, vectors=True)
-        return torch.from_numpy(values), torch.from_numpy(vectors)
-    with torch.no_grad():
-        if _one_by_one(X):
-            found, basis = eigh(X.cpu())
-            return found.to(X.device), basis.to(X.device)
-        found, basis = torch.linalg.eigh(X)
-        return found, basis
+    return _solve(X, vectors=True)
 
 
 def eigvalsh(X: Tensor) -> Tensor:
     """Return the eigenvalues alone, ascending, shape (..., n); see `eigh`."""
-    array = _memory(X)
-    if array is not None:
-        return torch.from_numpy(_on_cpu(array, vectors=False)[0])
-    with torch.no_grad():
-        if _one_by_one(X):
-            return eigvalsh(X.cpu()).to(X.device)
-        return torch.linalg.eigvalsh(X)
+    return _solve(X, vectors=False)[0]
 
 
 @contextmanager
@@ -149,61 +135,70 @@ def _memory(X: Tensor) -> NDArray | None:
         return None  # stands for values that are elsewhere: vmap, fake tensors
 
 
+def _solve(X: Tensor, *, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and, if wanted, eigenvectors; else anything."""
+    array = _memory(X)
+    if array is None:
+        if _one_by_one(X):
+            values, basis = _solve(X.cpu(), vectors=vectors)
+            return values.to(X.device), basis.to(X.device)
+        return _lapack(X.detach(), vectors)
+    n = X.shape[-1]
+    total = array.size // max(n * n, 1)
+    kernel = _kernel(array.dtype) if _enabled and _kernel_pays(total, n) else None
+    parts = _parts(total, n, 1 if kernel is None else 64 // array.itemsize)
+    if kernel is not None or len(parts) > 1:
+        return _in_parts(array, kernel, parts, vectors)
+    tensor = torch.from_numpy(array)
+    try:
+        values, basis = _lapack(tensor, vectors)
+        if math.isfinite(values.sum()):
+            return values, basis
+    except torch.linalg.LinAlgError:
+        pass
+    return _lapack_finite(tensor, vectors)
+
+
 def _kernel_pays(total: int, n: int) -> bool:
     # A group of lanes costs the same with one matrix in it.
-    return n <= KERNEL_MAX_SIZE and total >= max(4, n // 16, 32 // n)
+    return 0 < n <= KERNEL_MAX_SIZE and total >= max(4, n // 16, 32 // n)
 
 
-def _on_cpu(array: NDArray, *, vectors: bool) -> tuple[NDArray, NDArray]:
-    """Return eigenvalues and, if wanted, eigenvectors; else an empty array."""
-    n, shape = array.shape[-1], array.shape
+def _in_parts(
+    array: NDArray, kernel: ModuleType | None, parts: list[slice], vectors: bool
+) -> tuple[Tensor, Tensor]:
+    n = array.shape[-1]
     X = np.ascontiguousarray(array).reshape(-1, n, n)
-    if X.size == 0:
-        return np.empty(shape[:-1], X.dtype), np.empty(shape, X.dtype)
-    kernel = _kernel(X.dtype) if _enabled and _kernel_pays(len(X), n) else None
-    parts = _parts(len(X), n, 1 if kernel is None else 64 // X.itemsize)
-    if kernel is None and len(parts) == 1:
-        values, basis = _lapack(X, vectors)
-    else:
-        values = np.empty(X.shape[:2], X.dtype)
-        basis = np.empty_like(X) if vectors else np.empty(0, X.dtype)
+    values = np.empty(X.shape[:2], X.dtype)
+    basis = np.empty_like(X) if vectors else values
 
-        def solve(part: slice) -> None:
-            target = basis[part] if vectors else None
-            if kernel is None or not kernel.decompose(X[part], values[part], target):
-                found = _lapack(X[part], vectors)
-                values[part] = found[0]
-                if target is not None:
-                    target[:] = found[1]
+    def solve(part: slice) -> None:
+        target = basis[part] if vectors else None
+        if kernel is None or not kernel.decompose(X[part], values[part], target):
+            found, columns = _lapack_finite(torch.from_numpy(X[part]), vectors)
+            values[part] = found.numpy()
+            if target is not None:
+                target[:] = columns.numpy()
 
-        _share(solve, parts)
-    return values.reshape(shape[:-1]), basis.reshape(shape) if vectors else basis
+    _share(solve, parts)
+    values = values.reshape(array.shape[:-1])
+    basis = basis.reshape(array.shape) if vectors else values
+    return torch.from_numpy(values), torch.from_numpy(basis)
 
 
-def _lapack(X: NDArray, vectors: bool) -> tuple[NDArray, NDArray]:
-    """Return eigenvalues and, if wanted, eigenvectors on the calling thread."""
-    tensor = torch.from_numpy(X)
-    try:
-        if vectors:
-            found, columns = torch.linalg.eigh(tensor)
-            values, basis = found.numpy(), columns.numpy()
-        else:
-            values, basis = torch.linalg.eigvalsh(tensor).numpy(), X[:0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum()):
-                return values, basis
-        failure = None
-    except torch.linalg.LinAlgError as error:
-        failure = error
-    # One matrix that is not finite fails the whole batch, or gives numbers.
-    bad = ~np.isfinite(np.tril(X)).all(axis=(1, 2))
-    if not bad.any():
-        if failure is not None:
-            raise failure
+def _lapack(X: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    if vectors:
+        values, basis = torch.linalg.eigh(X)
         return values, basis
-    values, basis = _lapack(np.where(bad[:, None, None], 0.0, X), vectors)
-    values[bad] = np.nan
-    return values, basis
+    values = torch.linalg.eigvalsh(X)
+    return values, values
+
+
+def _lapack_finite(X: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Decompose what is finite; one matrix that is not fails the whole batch."""
+    bad = ~X.tril().isfinite().all(dim=-1).all(dim=-1)
+    values, basis = _lapack(torch.where(bad[..., None, None], 0.0, X), vectors)
+    return values.masked_fill(bad[..., None], math.nan), basis
 
 
 _pool: ThreadPoolExecutor | None = None

@@ -34,6 +34,7 @@ from eegtensor.geometry._lanes import (
     poke,
     select,
     store,
+    zeros,
 )
 from eegtensor.geometry._tridiagonal import (
     CONVERGED,
@@ -87,7 +88,7 @@ def pack(
             for j in range(start, start + i + 1):
                 poke(w, at, peek(X, j))
                 at += L
-    zero = load(w, factors) * 0.0
+    zero = zeros(w)
     top, wrong = zero, zero
     for i in range(n):
         row = a + i * stride
@@ -129,7 +130,7 @@ def unpack(
 ) -> None:
     """Write values, ascending, and their vectors; `ranks` has room for n vectors."""
     count = min(L, total - first)
-    zero = load(w, scales) * 0.0
+    zero = zeros(w)
     for i in range(n):
         di, rank = load(w, d + i * W), zero
         for j in range(i):

@@ -132,6 +132,17 @@ def _loader(vectors: int) -> Any:
     return load
 
 
+def _zeros(vectors: int) -> Any:
+    @extending.intrinsic
+    def zeros(typing: Any, array: Any) -> Any:
+        kind = Lanes(array.dtype, vectors * BYTES * 8 // array.dtype.bitwidth)
+        return kind(array), lambda *_: ir.Constant(kind.llvm, None)
+
+    return zeros
+
+
+zeros = _zeros(1)  # zeros(array): a vector of what the array holds
+zeros_double = _zeros(DOUBLE)
 load = _loader(1)  # load(array, index): one vector from a flat array
 load_double = _loader(DOUBLE)
 

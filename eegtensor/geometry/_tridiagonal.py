@@ -25,6 +25,8 @@ from eegtensor.geometry._lanes import (
     select,
     store,
     with_sign,
+    zeros,
+    zeros_double,
 )
 
 # What QL answers after a call.
@@ -60,7 +62,7 @@ def tridiagonalize(
     apart. `before` and `p` are scratch: the update A - u q' - q u' of one
     reflection is done in the same pass as the product A u of the next.
     """
-    zero = load(w, a) * 0.0
+    zero = zeros(w)
     for k in range(0, n * L, L):
         store(w, before + k, zero)
     u = a
@@ -140,7 +142,7 @@ def form_q(
     to three beyond the block are scratch that a later step sets. `image` has
     room for n + 3 vectors.
     """
-    zero = load(w, a) * 0.0
+    zero = zeros(w)
     one = zero + 1.0
     first = 2 - n % 2
     for i in range(first):
@@ -237,7 +239,7 @@ def ql_steps(
     done, budget, state : int
         Steps noted, steps left; MORE if room ran out, CONVERGED or GAVE_UP.
     """
-    zero = load_double(w, d) * 0.0
+    zero = zeros_double(w)
     one = zero + 1.0
     done = 0
     bottom = 0
