@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 KERNEL_MAX_SIZE = 256
 # Batches with fewer than this many n^3 are done sooner than handed to a thread.
 _MIN_SHARED_WORK = 200_000
-# From this size on LAPACK uses threads of its own: on two of ours at once it
-# took twice the time of one (32 x 32, 512 matrices).
-_LAPACK_THREADS_ITSELF = 32
 # Before version 2.12 torch gives cuSOLVER matrices larger than this one by one
 # (pytorch #175585: 128 of 64 x 64 in 229 ms), so that the CPU is faster.
 _TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -169,6 +166,8 @@ def _in_parts(
 ) -> tuple[Tensor, Tensor]:
     n = array.shape[-1]
     X = np.ascontiguousarray(array).reshape(-1, n, n)
+    if X.size == 0:
+        return np.empty(shape[:-1], X.dtype), np.empty(shape, X.dtype)
     values = np.empty(X.shape[:2], X.dtype)
     basis = np.empty_like(X) if vectors else values
 
@@ -216,22 +215,45 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
+def _use_one_thread(others: int) -> None:
+    """Keep LAPACK, called on this thread, from starting threads of its own.
+
+    It does from n = 32 on, to no gain and at twice the time.
+    """
+    torch.set_num_threads(1)
+    # That also sets what threads begin with that start later: set it back.
+    restoring = threading.Thread(target=torch.set_num_threads, args=(others,))
+    restoring.start()
+    restoring.join()
+
+
 def _helpers(size: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     with _pool_lock:
         if _pool is None or _pool_size < size:
             if _pool is not None:
                 _pool.shutdown(wait=False)
-            _pool = ThreadPoolExecutor(size, thread_name_prefix="eegtensor-eigh")
+            _pool = ThreadPoolExecutor(
+                size,
+                thread_name_prefix="eegtensor-eigh",
+                initializer=_use_one_thread,
+                initargs=(torch.get_num_threads(),),
+            )
             _pool_size = size
+            # All start now, so that none resets the number of threads later.
+            together = threading.Barrier(size + 1)
+            for _ in range(size):
+                _pool.submit(together.wait)
+            together.wait()
         return _pool
 
 
 def _parts(total: int, n: int, lanes: int) -> list[slice]:
     """Return a batch's parts for torch's threads, in whole groups of lanes."""
-    threads = min(torch.get_num_threads(), total * n**3 // _MIN_SHARED_WORK + 1)
-    if lanes == 1 and n >= _LAPACK_THREADS_ITSELF:
-        threads = 1
+    work = total * n**3
+    if work < 2 * _MIN_SHARED_WORK:
+        return [slice(0, total)]
+    threads = min(torch.get_num_threads(), work // _MIN_SHARED_WORK)
     step = -(-total // threads)
     group = 2 * lanes if step >= 2 * lanes else lanes
     step = -(-step // group) * group
@@ -239,14 +261,17 @@ def _parts(total: int, n: int, lanes: int) -> list[slice]:
 
 
 def _share(solve: Callable[[slice], None], parts: list[slice]) -> None:
-    """Call `solve` on every part, the first on this thread."""
+    """Call `solve` on every part, on a thread each."""
     waiting: list[Future[None]] = []
-    here = parts[:1]
-    for part in parts[1:]:
+    here = parts
+    if len(parts) > 1:
         try:
-            waiting.append(_helpers(len(parts) - 1).submit(solve, part))
+            pool = _helpers(len(parts))
+            while here:
+                waiting.append(pool.submit(solve, here[0]))
+                here = here[1:]
         except RuntimeError:  # the interpreter is shutting down
-            here.append(part)
+            pass
     for part in here:
         solve(part)
     for future in waiting:
