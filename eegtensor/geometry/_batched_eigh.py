@@ -167,7 +167,7 @@ def _in_parts(
     n = array.shape[-1]
     X = np.ascontiguousarray(array).reshape(-1, n, n)
     if X.size == 0:
-        return np.empty(shape[:-1], X.dtype), np.empty(shape, X.dtype)
+        return np.empty(array.shape[:-1], X.dtype), np.empty(array.shape, X.dtype)
     values = np.empty(X.shape[:2], X.dtype)
     basis = np.empty_like(X) if vectors else values
 
