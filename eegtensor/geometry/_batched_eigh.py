@@ -166,8 +166,6 @@ def _in_parts(
 ) -> tuple[Tensor, Tensor]:
     n = array.shape[-1]
     X = np.ascontiguousarray(array).reshape(-1, n, n)
-    if X.size == 0:
-        return np.empty(array.shape[:-1], X.dtype), np.empty(array.shape, X.dtype)
     values = np.empty(X.shape[:2], X.dtype)
     basis = np.empty_like(X) if vectors else values
 
@@ -242,8 +240,12 @@ def _helpers(size: int) -> ThreadPoolExecutor:
             _pool_size = size
             # All start now, so that none resets the number of threads later.
             together = threading.Barrier(size + 1)
-            for _ in range(size):
-                _pool.submit(together.wait)
+            try:
+                for _ in range(size):
+                    _pool.submit(together.wait)
+            except RuntimeError:  # no thread can be started any more
+                together.abort()
+                raise
             together.wait()
         return _pool
 

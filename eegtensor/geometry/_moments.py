@@ -47,9 +47,11 @@ def moments(X: Tensor, mask: Tensor | None, *, fourth: bool) -> Moments:
     """
     if mask is not None:
         mask = _checked(mask, X)
+    if not _eager_cpu(X) or X.requires_grad:
+        return _moments(X, mask, fourth)
     n_trials = X.shape[:-2].numel()
     step = max(1, _PIECE // (8 * max(1, X.shape[-1] * X.shape[-2])))
-    if not _eager_cpu(X) or X.requires_grad or n_trials <= step:
+    if n_trials <= step:
         return _moments(X, mask, fourth)
     flat = X.reshape(n_trials, *X.shape[-2:])
     masks = None if mask is None else mask.reshape(n_trials, *mask.shape[-2:])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
+import geoopt
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from eegtensor._check import EEGTensorError
 from eegtensor.geometry import _batched_eigh as module
 from eegtensor.geometry._batched_eigh import (
     eigh,
@@ -140,6 +144,101 @@ def test_what_is_not_finite_is_nan_and_harms_nobody(bad: float, either: bool) ->
     assert values[3].isnan().all()
     others = torch.arange(20) != 3
     torch.testing.assert_close(values[others], expected[others])
+
+
+def test_what_is_not_finite_writes_nowhere_else() -> None:
+    kernel = pytest.importorskip("eegtensor.geometry._eigh_kernel")
+    for dtype in (np.float32, np.float64):
+        X = np.full((20, 9, 9), np.nan, dtype)
+        X[::2] = np.inf
+        values = np.full((60, 9), 7.0, dtype)
+        vectors = np.full((60, 9, 9), 7.0, dtype)
+        assert kernel.decompose(X, values[20:40], vectors[20:40])
+        assert np.isnan(values[20:40]).all()
+        for array in (values, vectors):
+            assert (array[:20] == 7.0).all() and (array[40:] == 7.0).all()
+
+
+def test_the_kernel_refuses_arrays_that_do_not_fit() -> None:
+    kernel = pytest.importorskip("eegtensor.geometry._eigh_kernel")
+    X = np.ones((4, 3, 3))
+    for values, vectors in (
+        (np.empty((3, 3)), np.empty((4, 3, 3))),
+        (np.empty((4, 3)), np.empty((3, 3, 3))),
+        (np.empty((4, 3), np.float32), None),
+        (np.empty((3, 4)).T, None),
+    ):
+        with pytest.raises(EEGTensorError, match="does not fit"):
+            kernel.decompose(X, values, vectors)
+
+
+def test_where_the_kernel_gives_up_lapack_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = pytest.importorskip("eegtensor.geometry._eigh_kernel")
+    X = with_spectrum(torch.linspace(0.1, 2, 9).double())
+    expected = eigh(X)[0]
+    monkeypatch.setattr(kernel, "STEPS_PER_VALUE", 0)
+    assert not kernel.decompose(X.numpy(), np.empty((37, 9)), None)
+    torch.testing.assert_close(eigh(X)[0], expected)
+    diagonal = torch.diag_embed(torch.rand(37, 9).double())
+    assert kernel.decompose(diagonal.numpy(), np.empty((37, 9)), None)
+
+
+def test_each_dtype_is_cached_in_a_file_of_its_own() -> None:
+    # Two processes that wrote one file could leave code there that crashes.
+    kernel = pytest.importorskip("eegtensor.geometry._eigh_kernel")
+    names = set()
+    for dtype in DTYPES:
+        driver = kernel._compiled_driver(torch.zeros(0, dtype=dtype).numpy().dtype)
+        names.add(driver.py_func.__qualname__)
+        eigh(torch.eye(8, dtype=dtype).expand(8, 8, 8))
+        assert len(driver.signatures) == 1
+    assert len(names) == 2
+
+
+def test_tensors_of_every_kind(either: bool) -> None:
+    X = with_spectrum(torch.linspace(0.1, 2, 8).double())
+    values, _ = eigh(X)
+    with torch.inference_mode():
+        assert torch.equal(eigh(X.clone())[0], values)
+    learned = torch.nn.Parameter(X)
+    on_manifold = geoopt.ManifoldParameter(X, geoopt.SymmetricPositiveDefinite())
+    for tensor in (learned, on_manifold):
+        for found in eigh(tensor):
+            assert type(found) is Tensor and not found.requires_grad
+    lone = eigh(on_manifold[0])[0]
+    assert type(lone) is Tensor and not lone.requires_grad
+    several = torch.func.vmap(lambda x: eigh(x)[0])(X)
+    torch.testing.assert_close(several, values)
+    with FakeTensorMode() as mode:
+        found = eigh(mode.from_tensor(X))
+        assert [tuple(t.shape) for t in found] == [(37, 8), (37, 8, 8)]
+
+
+def test_traced_code_calls_torch() -> None:
+    class Values(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return eigvalsh(x)
+
+    X = with_spectrum(torch.linspace(0.1, 2, 8).double())
+    exported = torch.export.export(Values(), (X,))
+    torch.testing.assert_close(exported.module()(X), eigvalsh(X))
+
+
+def test_helping_threads_leave_the_number_of_threads(either: bool) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        eigh(torch.eye(20).expand(400, 20, 20))
+        assert torch.get_num_threads() == 3
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [3]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_fork_has_threads_of_its_own() -> None:
