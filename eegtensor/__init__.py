@@ -32,6 +32,7 @@ _MODULES = (
     "io",
     "models",
     "nn",
+    "tensor",
     "training",
     "transfer",
 )

@@ -1,0 +1,149 @@
+"""Alternating least squares for CP, on all cells or on the observed ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from eegtensor.tensor.kernels import (
+    mttkrp,
+    squared_norm,
+    sum_of_components,
+    sweep_modes,
+)
+
+
+def alternate(
+    X: Tensor,
+    factors: list[Tensor],
+    total: float,
+    ridge: float,
+    max_iter: int,
+    tol: float,
+    *,
+    observed: Tensor | None = None,
+) -> tuple[float, int]:
+    """Update factors in place until the error settles.
+
+    Parameters
+    ----------
+    X : Tensor, shape (I_1, ..., I_N)
+        Zero where missing.
+    factors : list of Tensor, shape (I_n, R)
+    total : float
+        Squared norm of X.
+    ridge, max_iter, tol
+        As in `cp`.
+    observed : Tensor of bool | None
+
+    Returns
+    -------
+    error : float
+        Squared relative error.
+    n_iter : int
+    """
+    if total == 0.0:
+        for U in factors:
+            U.zero_()
+        return 0.0, 0
+    error, n_iter = math.inf, 0
+    while n_iter < max_iter:
+        before = error
+        if observed is None:
+            error = _sweep(X, factors, total, ridge)
+        else:
+            error = _masked_sweep(X, observed, factors, total, ridge)
+        n_iter += 1
+        if math.sqrt(before) - math.sqrt(error) < tol:
+            break
+    return error, n_iter
+
+
+def normal_matrix(grams: list[Tensor], skip: int) -> Tensor:
+    """Return the Hadamard product of all Grams but one, (R, R)."""
+    V = torch.ones_like(grams[0])
+    for n, G in enumerate(grams):
+        if n != skip:
+            V = V * G
+    return V
+
+
+def solve(V: Tensor, M: Tensor, ridge: float) -> Tensor:
+    """Return the A (I, R) with A (V + mu I) = M, mu relative to V; V may be singular.
+
+    Parameters
+    ----------
+    V : Tensor, shape (R, R) or (I, R, R), float64
+    M : Tensor, shape (I, R), float64
+    """
+    R = V.shape[-1]
+    level = V.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    tiny = torch.finfo(V.dtype).tiny
+    eye = torch.eye(R, dtype=V.dtype, device=V.device)
+    raised = V + (ridge * level + tiny) * eye
+    right = M.mT if V.ndim == 2 else M[..., None]
+    L, info = torch.linalg.cholesky_ex(raised)
+    if bool((info > 0).any()):
+        A = torch.linalg.pinv(raised, hermitian=True) @ right
+    else:
+        A = torch.cholesky_solve(right, L)
+    return A.mT if V.ndim == 2 else A[..., 0]
+
+
+def _sweep(X: Tensor, factors: list[Tensor], total: float, ridge: float) -> float:
+    balance_columns(factors)
+    grams = [U.double().mT @ U.double() for U in factors]
+    last = {}
+
+    def update(n: int, M: Tensor) -> Tensor:
+        M = M.double()
+        A = solve(normal_matrix(grams, n), M, ridge)
+        grams[n] = A.mT @ A
+        last["inner"] = (M * A).sum()
+        return A.to(X.dtype)
+
+    sweep_modes(X, factors, update)
+    modelled = normal_matrix(grams, -1).sum()
+    error = (total - 2.0 * last["inner"] + modelled) / total
+    return max(float(error), 0.0)
+
+
+def _masked_sweep(
+    X: Tensor, observed: Tensor, factors: list[Tensor], total: float, ridge: float
+) -> float:
+    """One sweep of least squares over the observed cells, row by row.
+
+    The normal matrix of row i sums h h' over its observed cells, h the row of the
+    Khatri-Rao product: an MTTKRP of the mask with all products of two columns.
+    """
+    balance_columns(factors)
+    R = factors[0].shape[1]
+    i, j = torch.triu_indices(R, R, device=X.device)
+    weight = observed.to(X.dtype)
+    for n in range(X.ndim):
+        pairs = [U[:, i] * U[:, j] for U in factors]
+        flat = mttkrp(weight, pairs, n).double()
+        V = torch.zeros(len(flat), R, R, dtype=torch.float64, device=X.device)
+        V[:, i, j] = flat
+        V[:, j, i] = flat
+        A = solve(V, mttkrp(X, factors, n).double(), max(ridge, 1e-9))
+        # A row without one observed cell has nothing to say.
+        seen = flat.abs().sum(dim=1, keepdim=True) > 0
+        factors[n] = torch.where(seen, A, 0.0).to(X.dtype)
+    ones = torch.ones(R, dtype=X.dtype, device=X.device)
+    rest = torch.where(observed, X - sum_of_components(ones, factors), 0.0)
+    return squared_norm(rest) / total
+
+
+def balance_columns(factors: list[Tensor]) -> None:
+    """Give every factor of a component the same norm: the ridge treats them alike."""
+    norms = torch.stack([U.double().norm(dim=0) for U in factors])
+    product = norms.prod(dim=0)
+    target = product ** (1.0 / len(factors))
+    scale = torch.where(norms > 0, target / norms.clamp_min(1e-300), 1.0)
+    # A component that is zero stays so.
+    scale = torch.where(product > 0, scale, 1.0)
+    for n, U in enumerate(factors):
+        factors[n] = U * scale[n].to(U.dtype)

@@ -1,0 +1,124 @@
+"""Checks of tensors, ranks and masks, in the words of the person who gave them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eegtensor._check import RandomState, as_generator, fail, listing
+from eegtensor.geometry._bridge import floating
+from eegtensor.tensor.kernels import squared_norm
+
+Random = RandomState | torch.Generator
+
+
+def as_tensor(
+    X: Any, mask: Any = None, *, ndim: int = 2
+) -> tuple[Tensor, Tensor | None, float]:
+    """Return a floating tensor, its mask of observed cells, and its squared norm.
+
+    The mask is None if all cells are observed; missing ones are zero.
+
+    Parameters
+    ----------
+    X : Tensor
+        NaN counts as missing where a mask is given or not.
+    mask : Tensor of bool, as X | None
+        True where a cell is observed.
+    ndim : int
+        Fewest axes.
+
+    Raises
+    ------
+    EEGTensorError
+        If X has too few axes or is empty, holds infinity, the mask does not fit,
+        or nothing is observed.
+    """
+    if not isinstance(X, Tensor):
+        fail(f"X is a {type(X).__name__}", fix="give a NumPy array or a tensor")
+    if X.ndim < ndim or 0 in X.shape:
+        fail(
+            f"X has shape {tuple(X.shape)}",
+            fix=f"give an array of {ndim} or more axes, none of them empty",
+        )
+    X = floating(X.detach()).contiguous()
+    total = squared_norm(X)
+    # One pass tells that all is finite.
+    if mask is None and math.isfinite(total):
+        return X, None, total
+    missing = X.isnan()
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.shape != X.shape:
+            shape = tuple(getattr(mask, "shape", ()))
+            fail(
+                f"mask has shape {shape}, X has {tuple(X.shape)}",
+                fix="give one True (observed) or False (missing) for each cell",
+            )
+        missing = missing | ~mask.to(X.device, torch.bool)
+    if bool(missing.all()):
+        fail("No cell of X is observed", fix="check the mask: True is observed")
+    X = torch.where(missing, 0.0, X)
+    if not bool(X.isfinite().all()):
+        where = X.isinf().nonzero()[0].tolist()
+        fail(
+            f"X holds infinity, the first at {tuple(where)}",
+            fix="mark it as missing: NaN, or False in the mask",
+        )
+    observed = ~missing if bool(missing.any()) else None
+    return X, observed, squared_norm(X)
+
+
+def check_rank(rank: Any, name: str = "rank") -> int:
+    """Return a rank as int, or raise."""
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
+        fail(f"{name}={rank!r}", fix="give a whole number from 1 up")
+    return int(rank)
+
+
+def check_ranks(ranks: Any, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return one rank per mode, none above what the shape allows.
+
+    Parameters
+    ----------
+    ranks : int | sequence of (int | None)
+        One number is for every mode; None keeps a mode whole.
+    shape : sequence of int
+    """
+    n = len(shape)
+    wanted = (ranks,) * n if np.ndim(ranks) == 0 else tuple(ranks)
+    if len(wanted) != n:
+        fail(
+            f"ranks={listing(wanted)} for a tensor of {n} modes",
+            fix="give one rank, or one for each mode",
+        )
+    numbers = [
+        size if r is None else min(check_rank(r, "ranks"), size)
+        for r, size in zip(wanted, shape, strict=True)
+    ]
+    # A mode cannot have more directions than the other modes together.
+    total = math.prod(numbers)
+    return tuple(min(r, max(1, total // r)) for r in numbers)
+
+
+def normal(
+    shape: Sequence[int], random: np.random.Generator | torch.Generator
+) -> Tensor:
+    """Return normal deviates in float64 on the CPU."""
+    if isinstance(random, torch.Generator):
+        drawn = torch.randn(
+            tuple(shape), generator=random, device=random.device, dtype=torch.float64
+        )
+        return drawn.cpu()
+    return torch.from_numpy(random.standard_normal(tuple(shape)))
+
+
+def as_random(random_state: Random) -> np.random.Generator | torch.Generator:
+    """Return a generator from a seed or a generator."""
+    if isinstance(random_state, torch.Generator):
+        return random_state
+    return as_generator(random_state)

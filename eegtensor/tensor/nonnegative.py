@@ -1,0 +1,206 @@
+"""Non-negative CP decomposition by hierarchical alternating least squares (HALS)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eegtensor._check import fail, listing
+from eegtensor.geometry._bridge import Array, bridged
+from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
+from eegtensor.tensor._missing import impute
+from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
+from eegtensor.tensor.cp import CP, canonical, congruence
+from eegtensor.tensor.kernels import squared_norm, sweep_modes
+from eegtensor.tensor.tucker import start_factors
+
+# Sweeps over the columns for each product with the tensor, which costs far more.
+_INNER = 3
+
+
+@bridged
+def nonnegative_cp(
+    X: Array,
+    rank: int,
+    *,
+    mask: Array | None = None,
+    modes: Sequence[int] | None = None,
+    n_init: int = 2,
+    max_iter: int = 200,
+    tol: float = 1e-6,
+    random_state: Random = 0,
+) -> CP:
+    """Return a CP decomposition whose factors are non-negative in some modes.
+
+    For spectral power and other quantities that add up without cancelling.
+
+    Parameters
+    ----------
+    X : array or tensor, shape (I_1, ..., I_N), N >= 2
+        NaN are missing cells.
+    rank : int
+    mask : array of bool, shape as X | None
+        True for observed cells; missing ones are imputed by the model in turn.
+    modes : sequence of int | None
+        Those with non-negative factors; all by default. The others follow by
+        least squares.
+    n_init : int
+        Starts: absolute leading singular vectors, then random ones.
+    max_iter, tol, random_state
+        As in `cp`.
+
+    Returns
+    -------
+    CP
+
+    Raises
+    ------
+    EEGTensorError
+        If all modes are non-negative and X is not, or shapes, rank or modes do
+        not fit.
+
+    References
+    ----------
+    A. Cichocki, A.-H. Phan, "Fast local algorithms for large scale nonnegative
+    matrix and tensor factorizations", IEICE Trans., 2009.
+    """
+    R = check_rank(rank)
+    X, observed, total = as_tensor(X, mask)
+    chosen = _check_modes(modes, X.ndim)
+    if len(chosen) == X.ndim and float(X.min()) < -1e-6 * float(X.max().clamp_min(0)):
+        fail(
+            f"X has negative cells, down to {float(X.min()):.3g}",
+            why="A sum of non-negative components cannot give them",
+            fix="use power, not signals or log power, or name the modes that are "
+            "non-negative with modes=",
+        )
+    if n_init < 1:
+        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    random = as_random(random_state)
+    starts = [
+        [_start(X, n, R, start, random) for n in range(X.ndim)]
+        for start in range(n_init)
+    ]
+    if observed is None:
+        return _best(X, starts, chosen, total, max_iter, tol)
+
+    def model(Z: Tensor, before: CP | None) -> CP:
+        norm = squared_norm(Z)
+        if before is None:
+            return _best(Z, starts, chosen, norm, max_iter, tol)
+        first = before.factors[0] * before.weights
+        return _best(Z, [[first, *before.factors[1:]]], chosen, norm, 2, tol)
+
+    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol)
+
+
+def _check_modes(modes: Sequence[int] | None, ndim: int) -> frozenset[int]:
+    if modes is None:
+        return frozenset(range(ndim))
+    wrong = [m for m in modes if not -ndim <= m < ndim]
+    if wrong:
+        fail(f"modes {listing(wrong)} of a tensor with {ndim}", fix="count from 0")
+    return frozenset(m % ndim for m in modes)
+
+
+def _start(X: Tensor, mode: int, rank: int, start: int, random: Any) -> Tensor:
+    size = X.shape[mode]
+    drawn = normal((size, rank), random).abs().to(X.device)
+    if start == 0:
+        ranks = [1] * X.ndim
+        ranks[mode] = min(rank, size)
+        U = start_factors(X, ranks)[0][mode].abs().double()
+        # Zeros would stay zeros.
+        drawn[:, : U.shape[1]] = U + 1e-3 * U.mean()
+    return drawn.to(X.dtype)
+
+
+def _best(
+    X: Tensor,
+    starts: list[list[Tensor]],
+    modes: frozenset[int],
+    total: float,
+    max_iter: int,
+    tol: float,
+) -> CP:
+    found = []
+    for factors in starts:
+        factors = list(factors)
+        error, n_iter = _alternate(X, factors, modes, total, max_iter, tol)
+        found.append((error, n_iter, factors))
+    error, n_iter, factors = min(found, key=lambda entry: entry[0])
+    weights, unit = canonical(factors)
+    fits = tuple(1.0 - math.sqrt(e) for e, _, _ in found)
+    return CP(
+        weights, tuple(unit), 1.0 - math.sqrt(error), n_iter, fits, congruence(unit)
+    )
+
+
+def _alternate(
+    X: Tensor,
+    factors: list[Tensor],
+    modes: frozenset[int],
+    total: float,
+    max_iter: int,
+    tol: float,
+) -> tuple[float, int]:
+    error, n_iter = math.inf, 0
+    if total == 0.0:
+        factors[:] = [torch.zeros_like(U) for U in factors]
+        return 0.0, 0
+    while n_iter < max_iter:
+        before = error
+        error = _sweep(X, factors, modes, total)
+        n_iter += 1
+        if math.sqrt(before) - math.sqrt(error) < tol:
+            break
+    return error, n_iter
+
+
+def _sweep(
+    X: Tensor, factors: list[Tensor], modes: frozenset[int], total: float
+) -> float:
+    """Update every factor once; return the squared relative error."""
+    balance_columns(factors)
+    grams = [U.double().mT @ U.double() for U in factors]
+    inner = torch.zeros((), dtype=torch.float64, device=X.device)
+
+    def update(n: int, M: Tensor) -> Tensor:
+        nonlocal inner
+        M, V = M.double(), normal_matrix(grams, n)
+        A = hals(factors[n].double(), M, V) if n in modes else solve(V, M, 1e-9)
+        inner = (M * A).sum()
+        grams[n] = A.mT @ A
+        return A.to(X.dtype)
+
+    sweep_modes(X, factors, update)
+    modelled = normal_matrix(grams, -1).sum()
+    return max(float((total - 2.0 * inner + modelled) / total), 0.0)
+
+
+def hals(A: Tensor, M: Tensor, V: Tensor, *, sweeps: int = _INNER) -> Tensor:
+    """Return non-negative A (I, R) nearer to the least-squares solution of A V = M.
+
+    Column by column: a_r <- max(0, a_r + (m_r - A v_r) / v_rr).
+
+    Parameters
+    ----------
+    A : Tensor, shape (I, R), non-negative
+    M : Tensor, shape (I, R)
+    V : Tensor, shape (R, R)
+    sweeps : int
+    """
+    A = A.clone()
+    diagonal = V.diagonal()
+    steps = torch.where(diagonal > 0, 1.0 / diagonal.clamp_min(1e-300), 0.0)
+    # Not quite zero: a column of zeros would never come back.
+    low = 1e-12 * M.abs().amax() * steps.amax()
+    for _ in range(sweeps):
+        for r in range(A.shape[1]):
+            moved = A[:, r] + (M[:, r] - A @ V[:, r]) * steps[r]
+            A[:, r] = torch.maximum(moved, low)
+    return A

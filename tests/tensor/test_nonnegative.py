@@ -1,0 +1,84 @@
+"""Non-negative CP: planted factors, conditions of the optimum, tensorly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from _planted import cp_tensor, match, noisy
+from scipy.optimize import nnls
+
+import eegtensor.tensor as T
+from eegtensor import EEGTensorError
+from eegtensor.tensor.nonnegative import hals
+
+
+def planted(shape, rank, rng) -> list[np.ndarray]:
+    return [rng.random((size, rank)) ** 3 for size in shape]
+
+
+def test_planted_factors(rng) -> None:
+    factors = planted((12, 13, 14), 4, rng)
+    X = np.maximum(noisy(cp_tensor(factors), 20.0, rng), 0.0)
+    model = T.nonnegative_cp(X, 4)
+    assert match(model.factors, factors) > 0.99
+    assert all((U >= 0).all() for U in model.factors)
+    assert (model.weights > 0).all()
+
+
+def test_some_modes_may_be_negative(rng) -> None:
+    factors = planted((10, 11, 12), 3, rng)
+    factors[0] = rng.standard_normal((10, 3))
+    X = cp_tensor(factors)
+    model = T.nonnegative_cp(X, 3, modes=(1, -1), n_init=3, max_iter=500)
+    assert model.fit > 0.99
+    assert all((model.factors[n] >= 0).all() for n in (1, 2))
+    assert (model.factors[0] < 0).any()
+
+
+def test_hals_reaches_the_non_negative_least_squares(rng) -> None:
+    H = rng.random((30, 4))
+    y = rng.standard_normal((6, 30))
+    exact = np.stack([nnls(H, row)[0] for row in y])
+    M, V = torch.from_numpy(y @ H), torch.from_numpy(H.T @ H)
+    found = hals(torch.ones(6, 4).double(), M, V, sweeps=500)
+    np.testing.assert_allclose(found, exact, atol=1e-8)
+
+
+def test_the_fit_is_that_of_the_reconstruction_and_never_falls(rng) -> None:
+    X = rng.random((7, 8, 9))
+    fits = [T.nonnegative_cp(X, 3, max_iter=k, tol=0.0).fit for k in (1, 2, 5, 20, 80)]
+    assert (np.diff(fits) >= -1e-12).all()
+    model = T.nonnegative_cp(X, 3)
+    error = np.linalg.norm(model.reconstruct() - X) / np.linalg.norm(X)
+    assert model.fit == pytest.approx(1 - error, abs=1e-9)
+
+
+def test_as_good_as_tensorly(rng) -> None:
+    pytest.importorskip("tensorly")
+    from tensorly.decomposition import non_negative_parafac_hals
+
+    X = np.maximum(noisy(cp_tensor(planted((12, 15, 20), 4, rng)), 5.0, rng), 0)
+    theirs = non_negative_parafac_hals(X, 4, n_iter_max=300, tol=1e-10)
+    estimate = cp_tensor([theirs[1][0] * theirs[0], *theirs[1][1:]])
+    error = np.linalg.norm(estimate - X) / np.linalg.norm(X)
+    assert 1 - T.nonnegative_cp(X, 4).fit <= error + 1e-4
+
+
+def test_missing_cells(rng) -> None:
+    X = cp_tensor(planted((9, 10, 11), 2, rng))
+    mask = rng.random(X.shape) >= 0.4
+    model = T.nonnegative_cp(np.where(mask, X, np.nan), 2, tol=1e-8)
+    lost = model.reconstruct()[~mask] - X[~mask]
+    assert np.linalg.norm(lost) < 0.01 * np.linalg.norm(X[~mask])
+
+
+def test_what_cannot_be_done_says_so(rng) -> None:
+    with pytest.raises(EEGTensorError, match="use power"):
+        T.nonnegative_cp(rng.standard_normal((4, 5, 6)), 2)
+    with pytest.raises(EEGTensorError, match="modes 3"):
+        T.nonnegative_cp(rng.random((4, 5, 6)), 2, modes=(0, 3))
+    # Rounding below zero is none.
+    X = rng.random((4, 5, 6))
+    X[0, 0, 0] = -1e-12
+    assert T.nonnegative_cp(X, 2).fit > 0
