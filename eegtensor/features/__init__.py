@@ -1,24 +1,38 @@
 """Features: scikit-learn transformers from trials to what decoders read."""
 
 from eegtensor.features._base import DomainEstimator, DomainTransformer
+from eegtensor.features.chains import TensorRingFeatures, TensorTrainFeatures
 from eegtensor.features.covariance import Covariances
+from eegtensor.features.cp import CPFeatures, NonnegativeCPFeatures
 from eegtensor.features.csp import CSP
 from eegtensor.features.erp import ERPCovariances, XdawnCovariances
 from eegtensor.features.fbcsp import FilterBankCSP
+from eegtensor.features.hoda import HODA
+from eegtensor.features.hopls import HOPLS
 from eegtensor.features.ssvep import CCA, CCAFeatures
 from eegtensor.features.tangent import TangentSpace
+from eegtensor.features.timefrequency import TimeFrequencyTensor
 from eegtensor.features.trca import TRCA
+from eegtensor.features.tucker import TuckerFeatures
 
 __all__ = [
     "CCA",
     "CSP",
+    "HODA",
+    "HOPLS",
     "TRCA",
     "CCAFeatures",
+    "CPFeatures",
     "Covariances",
     "DomainEstimator",
     "DomainTransformer",
     "ERPCovariances",
     "FilterBankCSP",
+    "NonnegativeCPFeatures",
     "TangentSpace",
+    "TensorRingFeatures",
+    "TensorTrainFeatures",
+    "TimeFrequencyTensor",
+    "TuckerFeatures",
     "XdawnCovariances",
 ]

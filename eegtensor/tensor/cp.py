@@ -14,7 +14,7 @@ from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import alternate
 from eegtensor.tensor._missing import slice_means
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
-from eegtensor.tensor.kernels import squared_norm, sum_of_components
+from eegtensor.tensor.kernels import peak_signs, squared_norm, sum_of_components
 from eegtensor.tensor.tucker import start_factors
 
 # Columns whose products of cosines come nearer than this cancel each other.
@@ -181,8 +181,7 @@ def canonical(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     ]
     carried = torch.ones_like(weights)
     for n in range(1, len(unit)):
-        largest = unit[n].gather(0, unit[n].abs().argmax(dim=0, keepdim=True))[0]
-        sign = torch.where(largest < 0, -1.0, 1.0).to(largest)
+        sign = peak_signs(unit[n])
         unit[n] = unit[n] * sign
         carried = carried * sign
     unit[0] = unit[0] * carried

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,33 @@ def project(X: Tensor, factors: Sequence[Tensor], modes: Sequence[int]) -> Tenso
     for n in order:
         X = mode_product(X, factors[n].mT, n)
     return X
+
+
+def sweep_projections(
+    Y: Tensor,
+    modes: Sequence[int],
+    factors: list[Any],
+    update: Callable[[int, Tensor], Tensor],
+) -> Tensor:
+    """Update orthonormal factors in turn, each from Y projected on all the others.
+
+    ``update(n, P)`` gets Y with every other mode named projected onto its newest
+    factor, and returns factor n, (I_n, R_n), which is put into the list. Half of
+    the modes is projected once for all of the other half's updates.
+
+    Returns
+    -------
+    core : Tensor
+        Y projected on all new factors.
+    """
+    if len(modes) == 1:
+        n = modes[0]
+        factors[n] = update(n, Y)
+        return mode_product(Y, factors[n].mT, n)
+    half = len(modes) // 2
+    first, second = modes[:half], modes[half:]
+    sweep_projections(project(Y, factors, second), first, factors, update)
+    return sweep_projections(project(Y, factors, first), second, factors, update)
 
 
 def expand(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
@@ -94,7 +122,8 @@ def leading_vectors(X: Tensor, mode: int, rank: int) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    U : Tensor, shape (I_n, rank), float64, orthonormal columns
+    U : Tensor, shape (I_n, rank), float64
+        Orthonormal columns, their largest entries positive.
     energy : Tensor, shape (min(I_n, others),), descending
         Squared singular values.
     """
@@ -102,18 +131,28 @@ def leading_vectors(X: Tensor, mode: int, rank: int) -> tuple[Tensor, Tensor]:
     others = X.numel() // max(size, 1)
     if size <= others:
         values, vectors = eigh(gram(X, mode))
-        return vectors.flip(-1)[:, :rank], values.flip(-1).clamp_min(0.0)
+        found = vectors.flip(-1)[:, :rank]
+        return positive_peaks(found), values.flip(-1).clamp_min(0.0)
     flat = three_axes(X, mode).transpose(0, 1).reshape(size, others).double()
     values, vectors = eigh(_same_twice(flat.mT))
-    energy = values.flip(-1).clamp_min(0.0)
-    # Columns without energy are rounding: QR makes them an orthonormal rest.
     found = flat @ vectors.flip(-1)[:, :rank]
     if found.shape[1] < rank:
         eye = torch.eye(size, dtype=found.dtype, device=found.device)
         found = torch.cat([found, eye], dim=1)
-    Q, R = torch.linalg.qr(found)
-    sign = torch.where(R.diagonal() < 0, -1.0, 1.0)
-    return (Q[:, : len(sign)] * sign)[:, :rank], energy
+    # Columns without energy are rounding: QR makes them an orthonormal rest.
+    found = torch.linalg.qr(found)[0][:, :rank]
+    return positive_peaks(found), values.flip(-1).clamp_min(0.0)
+
+
+def peak_signs(U: Tensor) -> Tensor:
+    """Return the sign of each column's largest entry, 1.0 or -1.0, shape (R,)."""
+    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))[0]
+    return torch.where(largest < 0, -1.0, 1.0).to(U)
+
+
+def positive_peaks(U: Tensor) -> Tensor:
+    """Return columns with signs that make their largest entries positive."""
+    return U * peak_signs(U)
 
 
 def khatri_rao(factors: Sequence[Tensor]) -> Tensor:

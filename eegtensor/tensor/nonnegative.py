@@ -110,6 +110,9 @@ def _check_modes(modes: Sequence[int] | None, ndim: int) -> frozenset[int]:
 def _start(X: Tensor, mode: int, rank: int, start: int, random: Any) -> Tensor:
     size = X.shape[mode]
     drawn = normal((size, rank), random).abs().to(X.device)
+    if start > 0 and mode == 0:
+        # The first to be updated: alike, so that the order of trials is nothing.
+        drawn = torch.ones_like(drawn)
     if start == 0:
         ranks = [1] * X.ndim
         ranks[mode] = min(rank, size)
@@ -182,7 +185,14 @@ def _sweep(
     return max(float((total - 2.0 * inner + modelled) / total), 0.0)
 
 
-def hals(A: Tensor, M: Tensor, V: Tensor, *, sweeps: int = _INNER) -> Tensor:
+def hals(
+    A: Tensor,
+    M: Tensor,
+    V: Tensor,
+    *,
+    sweeps: int = _INNER,
+    low: float | Tensor | None = None,
+) -> Tensor:
     """Return non-negative A (I, R) nearer to the least-squares solution of A V = M.
 
     Column by column: a_r <- max(0, a_r + (m_r - A v_r) / v_rr).
@@ -191,16 +201,21 @@ def hals(A: Tensor, M: Tensor, V: Tensor, *, sweeps: int = _INNER) -> Tensor:
     ----------
     A : Tensor, shape (I, R), non-negative
     M : Tensor, shape (I, R)
-    V : Tensor, shape (R, R)
+    V : Tensor, shape (R, R) or (I, R, R)
     sweeps : int
+    low : float | None
+        Smallest entry; by default not quite zero, since a column of zeros would
+        never come back in an alternating scheme.
     """
     A = A.clone()
-    diagonal = V.diagonal()
+    diagonal = V.diagonal(dim1=-2, dim2=-1)
     steps = torch.where(diagonal > 0, 1.0 / diagonal.clamp_min(1e-300), 0.0)
-    # Not quite zero: a column of zeros would never come back.
-    low = 1e-12 * M.abs().amax() * steps.amax()
+    if low is None:
+        low = 1e-12 * M.abs().amax() * steps.amax()
+    floor = torch.as_tensor(low, dtype=A.dtype, device=A.device)
     for _ in range(sweeps):
         for r in range(A.shape[1]):
-            moved = A[:, r] + (M[:, r] - A @ V[:, r]) * steps[r]
-            A[:, r] = torch.maximum(moved, low)
+            modelled = (A * V[..., r]).sum(dim=-1) if V.ndim == 3 else A @ V[:, r]
+            moved = A[:, r] + (M[:, r] - modelled) * steps[..., r]
+            A[:, r] = torch.maximum(moved, floor)
     return A

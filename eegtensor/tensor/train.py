@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from eegtensor._check import fail
@@ -143,7 +142,7 @@ def _fit(
             lost = energy.flip(0).cumsum(0).flip(0)
             kept = int((lost[:rank] > max(allowed, 1e-15 * total)).sum())
             U = U[:, : max(kept, 1)]
-        U = positive_peaks(U).to(X.dtype)
+        U = U.to(X.dtype)
         rest = U.mT @ rest
         cores.append(U.reshape(left, X.shape[n], -1))
         left = U.shape[1]
@@ -153,9 +152,3 @@ def _fit(
         1.0 if total == 0.0 else 1.0 - math.sqrt(max(total - kept_energy, 0.0) / total)
     )
     return TensorTrain(tuple(cores), fit, 0)
-
-
-def positive_peaks(U: Tensor) -> Tensor:
-    """Return columns with signs that make their largest entries positive."""
-    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
-    return U * torch.where(largest < 0, -1.0, 1.0).to(U)

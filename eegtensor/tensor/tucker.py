@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +16,12 @@ from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor._shapes import as_tensor, check_ranks
 from eegtensor.tensor.kernels import (
-    expand,
     leading_vectors,
     mode_product,
+    peak_signs,
     project,
     squared_norm,
+    sweep_projections,
 )
 
 INITS = ("st-hosvd", "hosvd")
@@ -32,8 +34,9 @@ class Tucker(NamedTuple):
     ----------
     core : array, shape (R_1, ..., R_N)
         In the unit of X.
-    factors : tuple of array, shape (I_n, R_n)
-        Orthonormal columns, their largest entry positive, by falling energy.
+    factors : tuple of (array, shape (I_n, R_n)) | None
+        Orthonormal columns, their largest entry positive, by falling energy. None
+        for a mode that was left as it is.
     fit : float
         1 - ||X - reconstruction|| / ||X|| over the observed cells.
     n_iter : int
@@ -41,7 +44,7 @@ class Tucker(NamedTuple):
     """
 
     core: Array
-    factors: tuple[Array, ...]
+    factors: tuple[Array | None, ...]
     fit: float
     n_iter: int
 
@@ -51,8 +54,11 @@ class Tucker(NamedTuple):
 
 
 @bridged
-def _expand(core: Tensor, *factors: Tensor) -> Tensor:
-    return expand(core, factors)
+def _expand(core: Tensor, *factors: Tensor | None) -> Tensor:
+    for n, U in enumerate(factors):
+        if U is not None:
+            core = mode_product(core, U, n)
+    return core
 
 
 @bridged
@@ -73,13 +79,13 @@ def tucker(
     X : array or tensor, shape (I_1, ..., I_N)
         NaN are missing cells.
     ranks : int | sequence of (int | None) | None
-        Columns of each factor; None cuts nothing off a mode (its factor is still
-        orthonormal).
+        Columns of each factor. A mode of rank None is left as it is, such as the
+        trials of a feature extractor.
     mask : array of bool, shape as X | None
         True for observed cells. Missing ones are imputed by the model in turn.
     energy : float | None
-        In place of ranks: the smallest ranks with this share of each unfolding's
-        energy, such as 0.95.
+        The smallest ranks with this share of each unfolding's energy, such as
+        0.95, for the modes whose rank is not None.
     init : "st-hosvd" | "hosvd"
         Sequentially truncated (in the order of modes that costs least), or each
         mode from the whole tensor.
@@ -107,25 +113,33 @@ def tucker(
     """
     check_option("init", init, INITS)
     X, observed, total = as_tensor(X, mask)
-    if (ranks is None) == (energy is None):
-        fail(
-            f"ranks={ranks!r} and energy={energy!r}",
-            fix="give one of them: numbers of columns, or a share such as energy=0.95",
-        )
+    modes = _chosen(ranks, X.ndim)
     if energy is not None:
-        sizes = _ranks_of(X, _share(energy))
+        sizes = _ranks_of(X, modes, _share(energy))
+    elif ranks is None:
+        fail(
+            "Neither ranks nor energy is given",
+            fix="give numbers of columns, or a share such as energy=0.95",
+        )
     else:
         sizes = check_ranks(ranks, X.shape)
     if observed is None:
-        return _fit(X, sizes, init, max_iter, tol, None, total)
+        return _fit(X, modes, sizes, init, max_iter, tol, None, total)
 
     def model(Z: Tensor, before: Tucker | None) -> Tucker:
         # One sweep from the factors before: the imputation is what converges.
         start = None if before is None else list(before.factors)
         turns = max_iter if start is None else 1
-        return _fit(Z, sizes, init, turns, tol, start, squared_norm(Z))
+        return _fit(Z, modes, sizes, init, turns, tol, start, squared_norm(Z))
 
     return impute(X, observed, model, max_iter=20 * max_iter, tol=tol)
+
+
+def _chosen(ranks: Any, ndim: int) -> list[int]:
+    """Return the modes that get a factor."""
+    if ranks is None or np.ndim(ranks) == 0:
+        return list(range(ndim))
+    return [n for n, r in enumerate(ranks) if r is not None]
 
 
 def _share(energy: Any) -> float:
@@ -134,27 +148,26 @@ def _share(energy: Any) -> float:
     return float(energy)
 
 
-def _ranks_of(X: Tensor, share: float) -> tuple[int, ...]:
+def _ranks_of(X: Tensor, modes: Sequence[int], share: float) -> tuple[int, ...]:
     """Return the smallest rank of each mode that keeps a share of its energy."""
-    ranks = []
-    for n in range(X.ndim):
+    ranks: list[int | None] = [None] * X.ndim
+    for n in modes:
         values = leading_vectors(X, n, 1)[1]
         kept = values.cumsum(0) / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-        ranks.append(int((kept < share - 1e-12).sum()) + 1)
-    return check_ranks(
-        [min(r, s) for r, s in zip(ranks, X.shape, strict=True)], X.shape
-    )
+        ranks[n] = min(int((kept < share - 1e-12).sum()) + 1, X.shape[n])
+    return check_ranks(ranks, X.shape)
 
 
-def cheapest_order(shape: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...]:
+def cheapest_order(
+    shape: Sequence[int], ranks: Sequence[int], modes: Sequence[int]
+) -> tuple[int, ...]:
     """Return the order of modes in which ST-HOSVD multiplies least.
 
     A mode costs its size for the Gram and its rank for the projection, times the
     cells that are left when its turn comes.
     """
-    n = len(shape)
-    if n > 6:
-        return tuple(sorted(range(n), key=lambda k: shape[k]))
+    if len(modes) > 6:
+        return tuple(sorted(modes, key=lambda k: shape[k]))
 
     def cost(order: tuple[int, ...]) -> float:
         cells, total = float(math.prod(shape)), 0.0
@@ -163,20 +176,24 @@ def cheapest_order(shape: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...
             cells *= ranks[k] / shape[k]
         return total
 
-    return min(itertools.permutations(range(n)), key=cost)
+    return min(itertools.permutations(modes), key=cost)
 
 
 def start_factors(
-    X: Tensor, ranks: Sequence[int], init: str = "st-hosvd"
-) -> tuple[list[Tensor], Tensor]:
-    """Return orthonormal factors and the core that belongs to them."""
-    factors: list[Tensor] = [X] * X.ndim
+    X: Tensor,
+    ranks: Sequence[int],
+    init: str = "st-hosvd",
+    modes: Sequence[int] | None = None,
+) -> tuple[list[Any], Tensor]:
+    """Return orthonormal factors of some modes, all by default, and their core."""
+    modes = range(X.ndim) if modes is None else modes
+    factors: list[Any] = [None] * X.ndim
     if init == "hosvd":
-        for n in range(X.ndim):
+        for n in modes:
             factors[n] = leading_vectors(X, n, ranks[n])[0].to(X.dtype)
-        return factors, project(X, factors, range(X.ndim))
+        return factors, project(X, factors, modes)
     core = X
-    for n in cheapest_order(X.shape, ranks):
+    for n in cheapest_order(X.shape, ranks, modes):
         factors[n] = leading_vectors(core, n, ranks[n])[0].to(X.dtype)
         core = mode_product(core, factors[n].mT, n)
     return factors, core
@@ -184,27 +201,34 @@ def start_factors(
 
 def _fit(
     X: Tensor,
+    modes: list[int],
     ranks: Sequence[int],
     init: str,
     max_iter: int,
     tol: float,
-    factors: list[Tensor] | None,
+    factors: list[Any] | None,
     total: float,
 ) -> Tucker:
     if factors is None:
-        factors, core = start_factors(X, ranks, init)
+        factors, core = start_factors(X, ranks, init, modes)
         fit = _fit_of(core, total)
+        # One mode, or nothing cut off: the start is the optimum.
+        if len(modes) < 2 or all(ranks[n] == X.shape[n] for n in modes):
+            max_iter = 0
     else:
-        core, fit = X, -math.inf
+        core, fit = project(X, factors, modes), -math.inf
     n_iter = 0
-    whole = all(r == s for r, s in zip(ranks, X.shape, strict=True))
-    while n_iter < max_iter and not (whole and n_iter == 0 and core is not X):
-        core = _iterate(X, list(range(X.ndim)), ranks, factors)
+
+    def update(n: int, Y: Tensor) -> Tensor:
+        return leading_vectors(Y, n, ranks[n])[0].to(Y.dtype)
+
+    while n_iter < max_iter:
+        core = sweep_projections(X, modes, factors, update)
         n_iter += 1
         before, fit = fit, _fit_of(core, total)
         if fit - before < tol:
             break
-    core, factors = _canonical(core, factors)
+    core, factors = _canonical(core, factors, modes)
     return Tucker(core, tuple(factors), fit, n_iter)
 
 
@@ -215,33 +239,17 @@ def _fit_of(core: Tensor, total: float) -> float:
     return 1.0 - math.sqrt(max(total - squared_norm(core), 0.0) / total)
 
 
-def _iterate(
-    Y: Tensor, modes: list[int], ranks: Sequence[int], factors: list[Tensor]
-) -> Tensor:
-    """Update factors of modes that Y still has whole; return the core.
-
-    The other half of the modes is projected once for all of a half's updates.
-    """
-    if len(modes) == 1:
-        n = modes[0]
-        factors[n] = leading_vectors(Y, n, ranks[n])[0].to(Y.dtype)
-        return mode_product(Y, factors[n].mT, n)
-    half = len(modes) // 2
-    first, second = modes[:half], modes[half:]
-    _iterate(project(Y, factors, second), first, ranks, factors)
-    return _iterate(project(Y, factors, first), second, ranks, factors)
-
-
-def _canonical(core: Tensor, factors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _canonical(
+    core: Tensor, factors: list[Any], modes: Sequence[int]
+) -> tuple[Tensor, list[Any]]:
     """Return the same model with signs and order that do not depend on chance."""
-    out = []
-    for n, U in enumerate(factors):
+    out = list(factors)
+    for n in modes:
         slices = core.movedim(n, 0).reshape(core.shape[n], -1).double()
         order = slices.square().sum(dim=1).argsort(descending=True, stable=True)
-        U = U[:, order]
-        largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))[0]
-        sign = torch.where(largest < 0, -1.0, 1.0).to(U.dtype)
-        out.append(U * sign)
+        U = factors[n][:, order]
+        sign = peak_signs(U)
+        out[n] = U * sign
         shape = [1] * core.ndim
         shape[n] = -1
         core = core.index_select(n, order) * sign.view(shape)

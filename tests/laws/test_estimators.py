@@ -33,6 +33,7 @@ MATRICES = {
     "TangentSpace",
 }
 VECTORS = {"DomainStandardScaler"}
+POWERS = {"NonnegativeCPFeatures"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CCA": {"frequencies": (8.0, 12.0), "sfreq": 64.0},
     "CCAFeatures": {"frequencies": (8.0, 12.0), "sfreq": 64.0},
@@ -84,6 +85,7 @@ def people() -> dict[str, Any]:
         "signals": X,
         "matrices": C,
         "vectors": geometry.upper_vector(geometry.logm(C)),
+        "powers": np.square(X),
         "y": y,
         "targets": np.where(y == "8 Hz", 8.0, 12.0) + rng.standard_normal(n),
         "domains": {"subjects": subjects, "sessions": sessions},
@@ -93,6 +95,8 @@ def people() -> dict[str, Any]:
 def input_of(kind: type, people: dict[str, Any]) -> np.ndarray:
     if kind.__name__ in MATRICES:
         return people["matrices"]
+    if kind.__name__ in POWERS:
+        return people["powers"]
     return people["vectors" if kind.__name__ in VECTORS else "signals"]
 
 

@@ -106,11 +106,18 @@ def test_ranks_by_energy(rng) -> None:
         assert share[r - 1] >= 0.8 and (r == 1 or share[r - 2] < 0.8)
 
 
-def test_a_mode_kept_whole(rng) -> None:
-    X = planted((6, 7, 8), (3, 4, 8), rng)
-    model = T.tucker(X, (3, 4, None))
-    assert model.core.shape == (3, 4, 8)
-    assert relative(model.reconstruct(), X) < 1e-12
+def test_a_mode_left_as_it_is(rng) -> None:
+    X = noisy(planted((6, 7, 8), (6, 3, 2), rng), 10.0, rng)
+    model = T.tucker(X, (None, 3, 2), tol=1e-12)
+    assert model.factors[0] is None and model.core.shape == (6, 3, 2)
+    # The same as a mode whose factor may have any number of columns.
+    whole = T.tucker(X, (6, 3, 2), tol=1e-12)
+    assert model.fit == pytest.approx(whole.fit, abs=1e-8)
+    np.testing.assert_allclose(model.reconstruct(), whole.reconstruct(), atol=1e-6)
+    scores = np.einsum("abc,bx,cy->axy", X, model.factors[1], model.factors[2])
+    np.testing.assert_allclose(model.core, scores, atol=1e-10)
+    by_energy = T.tucker(X, (None, 1, 1), energy=0.9)
+    assert by_energy.factors[0] is None and by_energy.core.shape[1] > 1
 
 
 def test_units_order_of_axes_and_dtype(rng) -> None:
@@ -145,16 +152,16 @@ def test_missing_cells(share: float, rng) -> None:
 
 def test_the_cheapest_order() -> None:
     # A short mode that shrinks much goes first, a long one late.
-    assert cheapest_order((64, 512, 200), (8, 8, 8)) == (0, 2, 1)
+    assert cheapest_order((64, 512, 200), (8, 8, 8), range(3)) == (0, 2, 1)
     # One that does not shrink goes last.
-    assert cheapest_order((20, 30, 40), (20, 2, 2))[-1] == 0
+    assert cheapest_order((20, 30, 40), (20, 2, 2), range(3))[-1] == 0
 
 
 def test_what_cannot_be_done_says_so(rng) -> None:
     X = rng.standard_normal((4, 5, 6))
     with pytest.raises(EEGTensorError, match="one rank, or one for each mode"):
         T.tucker(X, (2, 2))
-    with pytest.raises(EEGTensorError, match="give one of them"):
+    with pytest.raises(EEGTensorError, match="Neither ranks nor energy"):
         T.tucker(X)
     with pytest.raises(EEGTensorError, match="share above 0"):
         T.tucker(X, energy=1.5)

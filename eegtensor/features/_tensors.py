@@ -1,0 +1,307 @@
+"""What every tensor decomposition shares as a feature extractor.
+
+A decomposition of the training tensor leaves a set of patterns, one tensor of a
+trial's shape a feature. The features of a trial, new or not, are the least-squares
+weights of these patterns in that trial, and depend on no other trial.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
+from torch import Tensor
+
+from eegtensor._check import check_lengths, fail, listing
+from eegtensor.features._base import DomainTransformer, check_fitted
+
+# On normal equations, relative to their mean diagonal.
+RIDGE = 1e-9
+
+
+def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
+    """Return trials (n_trials, d1, ..., dm) as a float array, NaN where missing.
+
+    Raises
+    ------
+    EEGTensorError
+        If X is no numeric array of three or more axes, its trials have another
+        shape than `shape`, or a trial holds infinity or nothing but NaN.
+    """
+    array = np.asarray(X)
+    if array.dtype.kind not in "fiu":
+        fail(f"X has dtype {array.dtype}, not real numbers")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    if array.ndim < 3 or 0 in array.shape:
+        fail(
+            f"X has shape {array.shape}",
+            fix="give trials of shape (n_trials, d1, d2, ...), such as channels x "
+            "frequencies x times",
+        )
+    if shape is not None and array.shape[1:] != shape:
+        fail(
+            f"Trials have shape {array.shape[1:]}, fit saw {shape}",
+            fix="use the same channels, frequencies and times as in fit",
+        )
+    flat = array.reshape(len(array), -1)
+    if np.isfinite(np.einsum("ij,ij->", flat, flat, dtype=np.float64)):
+        return array
+    infinite = np.flatnonzero(np.isinf(flat).any(axis=1))
+    if len(infinite):
+        fail(f"Trials {listing(infinite)} hold infinity", fix="drop them or set NaN")
+    empty = np.flatnonzero(np.isnan(flat).all(axis=1))
+    if len(empty):
+        fail(f"Trials {listing(empty)} hold nothing but NaN", fix="drop them")
+    return array
+
+
+class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
+    """Base of feature extractors that decompose trials x d1 x ... x dm.
+
+    A subclass decomposes in `_fit_model` and says in `_decode` and `_correlate`
+    which patterns its features weigh.
+
+    Attributes
+    ----------
+    mean_ : ndarray, shape (d1, ..., dm)
+        Mean of the training trials, which is taken off; zero without centring.
+    train_scores_ : ndarray, shape (n_trials, n_features)
+        Features of the training trials.
+    fit_ : float
+        1 - relative error of the decomposition on the centred training trials.
+    n_iter_ : int
+    """
+
+    center: bool
+    mean_: NDArray
+    fit_: float
+    n_iter_: int
+    # Inverse Gram of the patterns, None where they are orthonormal.
+    _inverse: Tensor | None
+
+    @abstractmethod
+    def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
+        """Decompose centred trials, zero where missing; set factors, fit, n_iter."""
+
+    @abstractmethod
+    def _decode(self, scores: Tensor) -> Tensor:
+        """Return scores (n, n_features) times the patterns, (n, d1, ..., dm)."""
+
+    @abstractmethod
+    def _correlate(self, X: Tensor) -> Tensor:
+        """Return inner products of trials with the patterns, (n, n_features)."""
+
+    def _gram(self) -> Tensor | None:
+        """Return inner products of the patterns, None if they are orthonormal."""
+        return None
+
+    @property
+    @abstractmethod
+    def _n_features_out(self) -> int: ...
+
+    def fit(
+        self,
+        X: NDArray,
+        y: ArrayLike | None = None,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> Self:
+        """Decompose training trials.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, d1, ..., dm)
+            NaN where missing.
+        y, subjects, sessions : ignored
+            Unless the class is a supervised one.
+
+        Raises
+        ------
+        EEGTensorError
+            If X is no such array, or parameters do not fit it.
+        """
+        X = check_tensor(X)
+        check_lengths(len(X), y=y, subjects=subjects, sessions=sessions)
+        self.mean_ = self._mean_of(X)
+        centred, observed = self._centred(X)
+        self._fit_model(centred, observed, None if y is None else np.asarray(y))
+        self._set_inverse(centred.dtype)
+        self.train_scores_ = self._scores(centred, observed).numpy()
+        return self
+
+    def _mean_of(self, X: NDArray) -> NDArray:
+        if not self.center:
+            return np.zeros(X.shape[1:], X.dtype)
+        seen = ~np.isnan(X)
+        if seen.all():
+            return np.asarray(X.mean(axis=0, dtype=np.float64).astype(X.dtype))
+        # A cell that no trial has stays as it is: there is nothing to take off.
+        total = np.where(seen, X, 0.0).sum(axis=0, dtype=np.float64)
+        mean = total / np.maximum(seen.sum(axis=0), 1)
+        return np.asarray(mean.astype(X.dtype))
+
+    def _centred(self, X: NDArray) -> tuple[Tensor, Tensor | None]:
+        tensor = torch.from_numpy(X - self.mean_)
+        missing = tensor.isnan()
+        if not bool(missing.any()):
+            return tensor, None
+        return torch.where(missing, 0.0, tensor), ~missing
+
+    def _set_inverse(self, dtype: torch.dtype) -> None:
+        G = self._gram()
+        self._inverse = None
+        if G is not None:
+            G = G.double()
+            eye = torch.eye(len(G), dtype=G.dtype)
+            level = G.diagonal().mean() * RIDGE
+            inverse = torch.linalg.pinv(G + level * eye, hermitian=True)
+            self._inverse = inverse.to(dtype)
+
+    def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
+        """Return the least-squares weights of the patterns in each trial."""
+        M = self._correlate(X)
+        scores = M if self._inverse is None else M @ self._inverse
+        if observed is None:
+            return scores
+        holes = ~observed.flatten(1).all(dim=1)
+        scores[holes] = self._masked_scores(X[holes], observed[holes])
+        return scores
+
+    def _masked_scores(self, X: Tensor, observed: Tensor) -> Tensor:
+        """Return least squares over the observed cells, by conjugate gradients.
+
+        The normal equations of each trial are applied, never formed: patterns are
+        many in a Tucker model and each trial misses other cells.
+        """
+        X = X.double()
+        n_features = self._n_features_out
+        weight = observed.double()
+        level = RIDGE * self._level()
+
+        def normal(S: Tensor) -> Tensor:
+            dtype = self._dtype()
+            whole = self._decode(S.to(dtype)).double() * weight
+            return self._correlate(whole.to(dtype)).double() + level * S
+
+        b = self._correlate((X * weight).to(self._dtype())).double()
+        S = torch.zeros_like(b)
+        R = b.clone()
+        P = R.clone()
+        old = (R * R).sum(dim=1, keepdim=True)
+        stop = (1e-10**2) * old
+        for _ in range(min(10 * n_features, 500)):
+            going = old > stop
+            if not bool(going.any()):
+                break
+            AP = normal(P)
+            curvature = (P * AP).sum(dim=1, keepdim=True)
+            step = torch.where(going & (curvature > 0), old / curvature, 0.0)
+            S, R = S + step * P, R - step * AP
+            new = (R * R).sum(dim=1, keepdim=True)
+            P = R + torch.where(going, new / old.clamp_min(1e-300), 0.0) * P
+            old = torch.where(going, new, old)
+        return S.to(self._dtype())
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self.mean_.dtype == np.float32 else torch.float64
+
+    def _level(self) -> float:
+        G = self._gram()
+        return 1.0 if G is None else float(G.diagonal().double().mean())
+
+    def transform(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return the features of trials, each by itself.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, d1, ..., dm)
+            NaN where missing: least squares count the other cells.
+        subjects, sessions : ignored
+
+        Returns
+        -------
+        scores : ndarray, shape (n_trials, n_features), in the unit of X
+        """
+        check_fitted(self, "train_scores_")
+        X = check_tensor(X, self.mean_.shape).astype(self.mean_.dtype, copy=False)
+        scores: NDArray = self._scores(*self._centred(X)).numpy()
+        return scores
+
+    def inverse_transform(self, scores: NDArray) -> NDArray:
+        """Return the trials that features stand for, shape (n_trials, d1, ..., dm).
+
+        Parameters
+        ----------
+        scores : ndarray, shape (n_trials, n_features)
+        """
+        check_fitted(self, "train_scores_")
+        array = np.asarray(scores, dtype=self.mean_.dtype)
+        if array.ndim != 2 or array.shape[1] != self._n_features_out:
+            fail(
+                f"scores have shape {array.shape}",
+                fix=f"give what transform returns: (n_trials, {self._n_features_out})",
+            )
+        whole: NDArray = self._decode(torch.from_numpy(array)).numpy()
+        return whole + self.mean_
+
+    def score(self, X: NDArray, y: ArrayLike | None = None) -> float:
+        """Return the share of variance about the mean that the features explain.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, d1, ..., dm)
+            Best of trials held out. Missing cells do not count.
+        y : ignored
+
+        Returns
+        -------
+        float
+            1 is all of it; 0 is no better than the training mean.
+        """
+        rest = self.inverse_transform(self.transform(X)) - X
+        about = np.asarray(X) - self.mean_
+        seen = ~np.isnan(about)
+        total = float((about[seen].astype(np.float64) ** 2).sum())
+        left = float((rest[seen].astype(np.float64) ** 2).sum())
+        return 1.0 - left / total if total > 0 else 1.0
+
+
+class PatternFeatures(TensorFeatures):
+    """Base of extractors whose patterns are few and held as one matrix.
+
+    Attributes
+    ----------
+    patterns_ : ndarray, shape (n_features, d1, ..., dm)
+        What one unit of a feature adds to a trial.
+    """
+
+    patterns_: NDArray
+
+    def _flat(self) -> Tensor:
+        return torch.from_numpy(self.patterns_.reshape(len(self.patterns_), -1))
+
+    def _decode(self, scores: Tensor) -> Tensor:
+        return (scores @ self._flat()).reshape(-1, *self.patterns_.shape[1:])
+
+    def _correlate(self, X: Tensor) -> Tensor:
+        return X.reshape(len(X), -1) @ self._flat().mT
+
+    def _gram(self) -> Tensor | None:
+        D = self._flat()
+        return (D.double() @ D.double().mT).to(D.dtype)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.patterns_)
