@@ -70,7 +70,7 @@ class CPFeatures(_CPBase):
         n_init: int = 2,
         ridge: float = 1e-9,
         max_iter: int = 100,
-        tol: float = 1e-6,
+        tol: float = 1e-5,
         random_state: int | None = 0,
     ) -> None:
         self.rank = rank

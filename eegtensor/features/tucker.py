@@ -100,7 +100,7 @@ class TuckerFeatures(MultilinearProjection):
         energy: float | None = None,
         center: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
     ) -> None:
         self.ranks = ranks
         self.energy = energy

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from eegtensor.tensor._momentum import settle
 from eegtensor.tensor.kernels import (
     mttkrp,
     squared_norm,
@@ -24,6 +25,7 @@ def alternate(
     tol: float,
     *,
     observed: Tensor | None = None,
+    error: float = math.inf,
 ) -> tuple[float, int]:
     """Update factors in place until the error settles.
 
@@ -37,6 +39,8 @@ def alternate(
     ridge, max_iter, tol
         As in `cp`.
     observed : Tensor of bool | None
+    error : float
+        Squared relative error of the factors given, where it is known.
 
     Returns
     -------
@@ -48,16 +52,17 @@ def alternate(
         for U in factors:
             U.zero_()
         return 0.0, 0
-    error, n_iter = math.inf, 0
-    while n_iter < max_iter:
-        before = error
+
+    def step(before: list[Tensor]) -> tuple[list[Tensor], float]:
+        after = list(before)
         if observed is None:
-            error = _sweep(X, factors, total, ridge)
-        else:
-            error = _masked_sweep(X, observed, factors, total, ridge)
-        n_iter += 1
-        if math.sqrt(before) - math.sqrt(error) < tol:
-            break
+            return after, _sweep(X, after, total, ridge)
+        return after, _masked_sweep(X, observed, after, total, ridge)
+
+    state, error, n_iter = settle(
+        step, list(factors), max_iter=max_iter, tol=tol, error=error
+    )
+    factors[:] = state
     return error, n_iter
 
 

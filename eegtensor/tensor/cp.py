@@ -76,7 +76,7 @@ def cp(
     compress: float | None = 2.0,
     ridge: float = 1e-9,
     max_iter: int = 100,
-    tol: float = 1e-6,
+    tol: float = 1e-5,
     random_state: Random = 0,
 ) -> CP:
     """Return the CP decomposition of a tensor by alternating least squares.
@@ -102,7 +102,7 @@ def cp(
     max_iter : int
         Sweeps over the whole tensor (and on the core, for each start).
     tol : float
-        Change of the relative error that ends the sweeps.
+        It stops when two sweeps in turn lower the relative error by less.
     random_state : int | numpy.random.Generator | torch.Generator | None
 
     Returns
@@ -142,7 +142,13 @@ def cp(
             best = factors
     assert best is not None
     factors = [(U.double() @ A).to(X.dtype) for U, A in zip(basis, best, strict=True)]
-    error, n_iter = alternate(X, factors, norm, ridge, max_iter, tol, observed=observed)
+    error = math.inf
+    if observed is None and norm > 0.0:
+        # What compression has cut off, and what the core's model leaves.
+        error = max(norm - total * (1.0 - (1.0 - max(fits)) ** 2), 0.0) / norm
+    error, n_iter = alternate(
+        X, factors, norm, ridge, max_iter, tol, observed=observed, error=error
+    )
     weights, factors = canonical(factors)
     return CP(
         weights,

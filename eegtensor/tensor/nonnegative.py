@@ -13,6 +13,7 @@ from eegtensor._check import fail, listing
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
 from eegtensor.tensor._missing import impute
+from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
 from eegtensor.tensor.cp import CP, canonical, congruence
 from eegtensor.tensor.kernels import squared_norm, sweep_modes
@@ -82,7 +83,7 @@ def nonnegative_cp(
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
     random = as_random(random_state)
     starts = [
-        [_start(X, n, R, start, random) for n in range(X.ndim)]
+        _scaled([_start(X, n, R, start, random) for n in range(X.ndim)], total)
         for start in range(n_init)
     ]
     if observed is None:
@@ -122,6 +123,14 @@ def _start(X: Tensor, mode: int, rank: int, start: int, random: Any) -> Tensor:
     return drawn.to(X.dtype)
 
 
+def _scaled(factors: list[Tensor], total: float) -> list[Tensor]:
+    """Return factors whose model has the norm of X: units then play no part."""
+    grams = [U.double().mT @ U.double() for U in factors]
+    size = float(normal_matrix(grams, -1).sum())
+    scale = (total / size) ** (0.5 / len(factors)) if size > 0 else 1.0
+    return [scale * U for U in factors]
+
+
 def _best(
     X: Tensor,
     starts: list[list[Tensor]],
@@ -151,16 +160,16 @@ def _alternate(
     max_iter: int,
     tol: float,
 ) -> tuple[float, int]:
-    error, n_iter = math.inf, 0
     if total == 0.0:
         factors[:] = [torch.zeros_like(U) for U in factors]
         return 0.0, 0
-    while n_iter < max_iter:
-        before = error
-        error = _sweep(X, factors, modes, total)
-        n_iter += 1
-        if math.sqrt(before) - math.sqrt(error) < tol:
-            break
+
+    def step(before: list[Tensor]) -> tuple[list[Tensor], float]:
+        after = [U.clamp_min(0.0) if n in modes else U for n, U in enumerate(before)]
+        return after, _sweep(X, after, modes, total)
+
+    state, error, n_iter = settle(step, list(factors), max_iter=max_iter, tol=tol)
+    factors[:] = state
     return error, n_iter
 
 

@@ -13,6 +13,7 @@ from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import solve
 from eegtensor.tensor._missing import impute
+from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import as_tensor
 from eegtensor.tensor.kernels import leading_vectors, split_modes, squared_norm
 from eegtensor.tensor.train import chain, check_links
@@ -180,18 +181,18 @@ def _fit(
     if total == 0.0:
         return TensorRing(tuple(torch.zeros_like(G) for G in cores), 1.0, 0)
     error, n_iter = _error(X, cores, total), 0
-    while n_iter < max_iter:
-        before, kept = error, list(cores)
-        _sweep(X, cores, ridge)
-        balance(cores)
-        n_iter += 1
-        error = _error(X, cores, total)
-        if error > before:
-            cores, error = kept, before
-            break
-        if math.sqrt(before) - math.sqrt(error) < tol:
-            break
+
+    def step(before: list[Tensor]) -> tuple[list[Tensor], float]:
+        after = list(before)
+        _sweep(X, after, ridge)
+        balance(after)
+        return after, _error(X, after, total)
+
     balance(cores)
+    if max_iter > 0:
+        cores, error, n_iter = settle(
+            step, cores, max_iter=max_iter, tol=tol, error=error
+        )
     return TensorRing(tuple(cores), 1.0 - math.sqrt(error), n_iter)
 
 

@@ -70,7 +70,7 @@ def tucker(
     energy: float | None = None,
     init: str = "st-hosvd",
     max_iter: int = 50,
-    tol: float = 1e-5,
+    tol: float = 1e-4,
 ) -> Tucker:
     """Return the Tucker decomposition of a tensor.
 
