@@ -6,6 +6,7 @@ from eegtensor.features.covariance import Covariances
 from eegtensor.features.cp import CPFeatures, NonnegativeCPFeatures
 from eegtensor.features.csp import CSP
 from eegtensor.features.erp import ERPCovariances, XdawnCovariances
+from eegtensor.features.factor_plot import plot_factors
 from eegtensor.features.fbcsp import FilterBankCSP
 from eegtensor.features.hoda import HODA
 from eegtensor.features.hopls import HOPLS
@@ -35,4 +36,5 @@ __all__ = [
     "TimeFrequencyTensor",
     "TuckerFeatures",
     "XdawnCovariances",
+    "plot_factors",
 ]
