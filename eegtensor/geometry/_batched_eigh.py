@@ -63,6 +63,65 @@ def eigvalsh(X: Tensor) -> Tensor:
     return _solve(X, vectors=False)[0]
 
 
+def logarithm(
+    X: Tensor, rounding: float, V: Tensor | None = None, slot: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Return log(V X V') where the compiled kernel does it in one go, else None.
+
+    Parameters
+    ----------
+    X : Tensor, shape (..., n, n)
+        SPD matrices; the lower triangle is read.
+    rounding : float
+        Eigenvalues are raised to this multiple of the largest.
+    V : Tensor, shape (K, n, n) | None
+        By default I.
+    slot : Tensor of int64, shape (...)
+        Which V is each matrix's.
+
+    Returns
+    -------
+    largest : Tensor, shape (..., 1)
+        The largest eigenvalues; NaN for matrices that are not finite.
+    logarithms : Tensor, shape (..., n, n), symmetric to the last bit
+        Anything where the largest eigenvalue is not positive.
+    """
+    work = _for_kernel(X)
+    if work is None:
+        return None
+    kernel, matrices, parts = work
+    largest = np.empty(len(matrices), matrices.dtype)
+    out = np.empty_like(matrices)
+    left = None if V is None else np.ascontiguousarray(V.detach().numpy())
+    lefts = np.zeros(0, np.int64) if slot is None else slot.contiguous().numpy()
+    good: list[bool] = []
+
+    def solve(part: slice) -> None:
+        arrays = (matrices[part], largest[part], out[part])
+        good.append(kernel.logarithms(*arrays, rounding, left, lefts[part]))
+
+    _share(solve, parts)
+    if not all(good):
+        return None
+    top = torch.from_numpy(largest).view(*X.shape[:-2], 1)
+    return top, torch.from_numpy(out).view(X.shape)
+
+
+def definite(X: Tensor, share: float) -> Tensor | None:
+    """Return which X - share tr(X) I are positive definite, bool (...), or None.
+
+    None where the compiled kernel does not do it.
+    """
+    work = _for_kernel(X)
+    if work is None:
+        return None
+    kernel, matrices, parts = work
+    answers = np.empty(len(matrices), np.bool_)
+    _share(lambda part: kernel.are_definite(matrices[part], answers[part], share),
+           parts)  # fmt: skip
+    return torch.from_numpy(answers).view(X.shape[:-2])
+
+
 @contextmanager
 def use_kernel(enabled: bool) -> Iterator[None]:
     """Switch the compiled kernel on or off inside a ``with``, for comparisons.
@@ -127,7 +186,7 @@ def _memory(X: Tensor) -> NDArray | None:
     ):
         return None
     try:
-        return X.numpy(force=True)
+        return X.detach().numpy()
     except (RuntimeError, TypeError, NotImplementedError):
         return None  # stands for values that are elsewhere: vmap, fake tensors
 
@@ -161,6 +220,20 @@ def _kernel_pays(total: int, n: int) -> bool:
     return 0 < n <= KERNEL_MAX_SIZE and total >= max(4, n // 16, 32 // n)
 
 
+def _for_kernel(X: Tensor) -> tuple[ModuleType, NDArray, list[slice]] | None:
+    """Return the kernel, matrices (n_matrices, n, n) and their parts for threads."""
+    array = _memory(X) if _enabled else None
+    if array is None:
+        return None
+    n = X.shape[-1]
+    total = array.size // max(n * n, 1)
+    kernel = _kernel(array.dtype) if _kernel_pays(total, n) else None
+    if kernel is None:
+        return None
+    matrices = np.ascontiguousarray(array).reshape(-1, n, n)
+    return kernel, matrices, _parts(total, n, 64 // array.itemsize)
+
+
 def _in_parts(
     array: NDArray, kernel: ModuleType | None, parts: list[slice], vectors: bool
 ) -> tuple[Tensor, Tensor]:
@@ -184,10 +257,15 @@ def _in_parts(
 
 
 def _lapack(X: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    if X.device.type == "cpu" and not torch.compiler.is_compiling():
+        # LAPACK wants columns: what lies so already is copied faster.
+        X, triangle = X.mT, "U"
+    else:
+        triangle = "L"
     if vectors:
-        values, basis = torch.linalg.eigh(X)
+        values, basis = torch.linalg.eigh(X, UPLO=triangle)
         return values, basis
-    values = torch.linalg.eigvalsh(X)
+    values = torch.linalg.eigvalsh(X, UPLO=triangle)
     return values, values
 
 

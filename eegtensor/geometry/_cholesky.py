@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import fail, listing
+from eegtensor.geometry._batched_eigh import definite as _definite
 from eegtensor.geometry._scalar import IDENTITY
 from eegtensor.geometry.spectral import _eager_cpu, spectral, symmetrize
 
@@ -56,6 +57,21 @@ def definite_factor(A: Tensor, eps: float | None = None) -> tuple[Tensor, Tensor
     raised = spectral(A, IDENTITY, floor=rounding * n)
     A = torch.where(weak[..., None, None], symmetrize(raised), A)
     return A, torch.linalg.cholesky_ex(A)[0]
+
+
+def definite(X: Tensor, share: float) -> Tensor:
+    """Return which symmetric X - share tr(X) I are positive definite, bool (...).
+
+    Without gradient, and a twentieth of the cost of their eigenvalues.
+    """
+    found = _definite(X, share)
+    if found is not None:
+        return found
+    with torch.no_grad():
+        shifted = X.detach().clone()
+        diagonal = shifted.diagonal(dim1=-2, dim2=-1)
+        diagonal -= share * diagonal.sum(dim=-1, keepdim=True)
+        return torch.linalg.cholesky_ex(shifted).info == 0
 
 
 def _check_trace(trace: Tensor) -> None:

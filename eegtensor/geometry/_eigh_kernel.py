@@ -11,10 +11,10 @@ dtype compiles for some seconds, and numba keeps the result on disk.
 from __future__ import annotations
 
 import functools
-import math
 import threading
 import types
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,23 @@ from numpy.typing import NDArray
 
 from eegtensor._check import fail
 from eegtensor._optional import need
-from eegtensor.geometry._lanes import (
-    BYTES,
-    DOUBLE,
-    absolute,
-    larger,
-    load,
-    numba,
-    peek,
-    poke,
-    select,
-    store,
-    zeros,
+from eegtensor.geometry._interleave import (
+    congruence,
+    definite,
+    interleave,
+    interleave_left,
+    rebuild,
+    rescale,
+    same_places,
+    subtract_identity,
+    take_logarithms,
+    write_eigen,
+    write_matrices,
 )
+from eegtensor.geometry._lanes import BYTES, DOUBLE, numba, peek, poke
 from eegtensor.geometry._tridiagonal import (
     CONVERGED,
     MORE,
-    compiled,
     form_q,
     ql_steps,
     rotate,
@@ -48,118 +48,25 @@ from eegtensor.geometry._tridiagonal import (
 
 llvm = need("llvmlite.binding", "the compiled eigendecomposition", extra="fast")
 
-_SOURCES = ("_lanes", "_tridiagonal", "_eigh_kernel")
+_SOURCES = ("_lanes", "_tridiagonal", "_interleave", "_eigh_kernel")
+# What the driver is to find.
+VALUES, VECTORS, LOGARITHMS = 0, 1, 2
+_NOTHING = np.empty(0, np.int64)
 # Two steps an eigenvalue are usual; LAPACK gives up after 30.
 STEPS_PER_VALUE = 30
 # Rotations are noted and applied in portions that stay in the nearer caches.
 _PORTION_BYTES = 2**17
-# Scratch up to this size is kept between calls, one piece a thread.
-_KEPT_BYTES = 2**22
+# So many pieces of scratch, up to this size, are kept between a thread's calls.
+_KEPT, _KEPT_BYTES = 4, 2**22
 
 
-@compiled
-def pack(
-    X: NDArray,
-    first: int,
-    total: int,
-    n: int,
-    w: NDArray,
-    a: int,
-    L: int,
-    stride: int,
-    scales: int,
-    factors: int,
-    infinity: float,
-    lowest: int,
-) -> None:
-    """Interleave the lower triangles of L matrices, each scaled to about 1.
-
-    The scale is a power of two, so that scaling rounds nothing; it is NaN where
-    an entry is not finite, and the matrix is then set to zero.
-    """
-    count = min(L, total - first)
-    if count < L:
-        for k in range(a, a + n * stride):
-            poke(w, k, 0.0)
-    for i in range(n):
-        for k in range(count):
-            at = a + i * stride + k
-            start = (first + k) * n * n + i * n
-            for j in range(start, start + i + 1):
-                poke(w, at, peek(X, j))
-                at += L
-    zero = zeros(w)
-    top, wrong = zero, zero
-    for i in range(n):
-        row = a + i * stride
-        for k in range(row, row + (i + 1) * L, L):
-            size = absolute(load(w, k))
-            top = larger(top, size)
-            wrong = select(infinity > size, wrong, 1.0)
-    store(w, scales, top)
-    store(w, factors, wrong)
-    for k in range(L):
-        power = max(math.frexp(peek(w, scales + k))[1] - 1, lowest)
-        finite = peek(w, factors + k) == 0.0
-        poke(w, scales + k, math.ldexp(1.0, power) if finite else math.nan)
-        poke(w, factors + k, math.ldexp(1.0, -power))
-    factor = load(w, factors)
-    for i in range(n):
-        row = a + i * stride
-        for k in range(row, row + (i + 1) * L, L):
-            store(w, k, select(wrong == 0.0, load(w, k) * factor, zero))
-
-
-@compiled
-def unpack(
-    w: NDArray,
-    a: int,
-    n: int,
-    L: int,
-    stride: int,
-    d: int,
-    W: int,
-    scales: int,
-    ranks: int,
-    places: NDArray,
-    first: int,
-    total: int,
-    values: NDArray,
-    vectors: NDArray,
-    wanted: bool,
-) -> None:
-    """Write values, ascending, and their vectors; `ranks` has room for n vectors."""
-    count = min(L, total - first)
-    zero = zeros(w)
-    for i in range(n):
-        di, rank = load(w, d + i * W), zero
-        for j in range(i):
-            after = load(w, d + j * W) > di
-            rank += select(after, zero, 1.0)
-            moved = load(w, ranks + j * L) + select(after, 1.0, zero)
-            store(w, ranks + j * L, moved)
-        store(w, ranks + i * L, rank)
-    for k in range(count):
-        scale = peek(w, scales + k)
-        for i in range(n):
-            rank = int(peek(w, ranks + i * L + k))
-            poke(places, k * n + i, rank)
-            poke(values, (first + k) * n + rank, peek(w, d + i * W + k) * scale)
-    if wanted:
-        for i in range(n):
-            for k in range(count):
-                at = a + i * stride + k
-                out = ((first + k) * n + i) * n
-                for j in range(k * n, k * n + n):
-                    poke(vectors, out + peek(places, j), peek(w, at))
-                    at += L
-
-
-def _driver(
+def _decompose(
     X: NDArray,
     values: NDArray,
-    vectors: NDArray,
-    wanted: bool,
+    matrices: NDArray,
+    task: int,
+    left: NDArray,
+    lefts: NDArray,
     n: int,
     total: int,
     L: int,
@@ -173,6 +80,7 @@ def _driver(
     tiny: float,
     infinity: float,
     lowest: int,
+    rounding: float,
 ) -> bool:
     W = DOUBLE * L
     stride = (n + 2 | 1) * L
@@ -183,8 +91,10 @@ def _driver(
     q = inverses + n * L
     p = q + (n + 3) * L
     scales = p + n * L
-    factors = scales + W
-    rotations = factors + L
+    shifts = scales + W
+    factors = shifts + W
+    v = factors + L
+    rotations = v + (block if len(lefts) > 0 else 0)
     good = True
     for first in range(0, total, W):
         used = min(DOUBLE, (total - first + L - 1) // L)
@@ -193,11 +103,19 @@ def _driver(
                 poke(w, k, 0.0)
         for s in range(used):
             a, at = s * block, s * L
-            pack(X, first + at, total, n, w, a, L, stride, scales + at, factors,
-                 infinity, lowest)  # fmt: skip
+            count = min(L, total - first - at)
+            interleave(X, first + at, count, n, w, a, L, stride)
+            if len(lefts) > 0:
+                if not same_places(lefts, first + at, count, L):
+                    interleave_left(left, lefts, first + at, count, n, w, v, L, stride)
+                # Rotations come later and leave their room to the product.
+                congruence(w, a, n, L, stride, v, rotations)
+            if task == LOGARITHMS:
+                subtract_identity(w, a, n, L, stride, shifts + at)
+            rescale(w, a, n, L, stride, scales + at, factors, infinity, lowest)
             tridiagonalize(w, a, n, L, stride, d + at, e + at, W, inverses, q, p,
                            tiny)  # fmt: skip
-            if wanted:
+            if task != VALUES:
                 form_q(w, a, n, L, stride, inverses, q)
         budget, state = steps, MORE
         while state == MORE:
@@ -215,15 +133,44 @@ def _driver(
                        done)  # fmt: skip
         good = good and state == CONVERGED
         for s in range(used):
-            unpack(w, s * block, n, L, stride, d + s * L, W, scales + s * L, q,
-                   places, first + s * L, total, values, vectors,
-                   wanted)  # fmt: skip
+            a, at = s * block, s * L
+            count = min(L, total - first - at)
+            if task == LOGARITHMS:
+                take_logarithms(w, n, L, d + at, W, scales + at, shifts + at, rounding,
+                                first + at, count, values)  # fmt: skip
+                # Rotations are over.
+                out = rotations + block
+                rebuild(w, a, n, L, stride, d + at, W, rotations, out)
+                write_matrices(w, out, n, L, stride, first + at, count, matrices)
+            else:
+                write_eigen(w, a, n, L, stride, d + at, W, scales + at, q, places,
+                            first + at, count, values, matrices,
+                            task != VALUES)  # fmt: skip
     return good
 
 
+def _find_definite(
+    X: NDArray,
+    answers: NDArray,
+    n: int,
+    total: int,
+    L: int,
+    w: NDArray,
+    share: float,
+) -> None:
+    stride = (n + 2 | 1) * L
+    answer = n * stride
+    for first in range(0, total, L):
+        count = min(L, total - first)
+        interleave(X, first, count, n, w, 0, L, stride)
+        definite(w, 0, n, L, stride, share, answer)
+        for k in range(count):
+            poke(answers, first + k, peek(w, answer + k))
+
+
 @functools.cache
-def _compiled_driver(dtype: np.dtype[Any]) -> Any:
-    """Return the driver for a dtype, from numba's cache on disk where it is."""
+def _compiled(function: Callable[..., Any], dtype: np.dtype[Any]) -> Any:
+    """Return a driver for a dtype, from numba's cache on disk where it is."""
     # numba notices changes in the file of the cached function alone, and two
     # processes that write one cache together can file code under the wrong
     # signature, which crashes whoever loads it. So each source, machine and
@@ -232,8 +179,8 @@ def _compiled_driver(dtype: np.dtype[Any]) -> Any:
     sources = [folder / f"{name}.py" for name in _SOURCES]
     identity = b"".join(path.read_bytes() for path in sources if path.exists())
     identity += repr((numba.__version__, *_machine())).encode()
-    name = f"eigh_{dtype.name}_{zlib.crc32(identity):08x}"
-    driver = types.FunctionType(_driver.__code__, globals(), name)
+    name = f"{function.__name__[1:]}_{dtype.name}_{zlib.crc32(identity):08x}"
+    driver = types.FunctionType(function.__code__, globals(), name)
     driver.__qualname__ = name
     options = {"nogil": True, "error_model": "numpy"}
     try:
@@ -249,10 +196,10 @@ def _machine() -> tuple[str, ...]:
 
 
 class _Work(threading.local):
-    """The scratch of a thread's last call: most calls are like the one before."""
+    """The scratch of a thread's last calls: most calls are like those before."""
 
-    key: tuple[Any, ...] = ()
-    arrays: tuple[Any, ...] = ()
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
 
 _work = _Work()
@@ -261,8 +208,8 @@ _work = _Work()
 def _workspace(n: int, dtype: np.dtype[Any], vectors: bool) -> tuple[Any, ...]:
     """Return the driver's scratch w, places and bottoms, and its room."""
     key = (n, dtype, vectors)
-    if _work.key == key:
-        return _work.arrays
+    if key in _work.kept:
+        return _work.kept[key]
     L = BYTES // dtype.itemsize
     W = DOUBLE * L
     room = 0
@@ -270,15 +217,19 @@ def _workspace(n: int, dtype: np.dtype[Any], vectors: bool) -> tuple[Any, ...]:
         step_bytes = 2 * n * W * dtype.itemsize
         room = max(4, min(_PORTION_BYTES // step_bytes // 2 * 2, 4 * n))
     stride = (n + 2 | 1) * L
-    size = DOUBLE * ((n + 3) // 4 * 4) * stride + 2 * n * W + (3 * n + 6) * L + W
-    size += (room + 1) * 2 * n * W
+    block = (n + 3) // 4 * 4 * stride
+    size = DOUBLE * block + 2 * n * W + (3 * n + 6) * L + 2 * W
+    size += block + max((room + 1) * 2 * n * W, 2 * block)
     # Zeros: what a first matrix leaves untouched is multiplied by zero, and
     # must not be NaN.
     raw = np.zeros(size + L, dtype)
     start = -raw.ctypes.data % BYTES // dtype.itemsize
     places, bottoms = np.zeros(n * L, np.int64), np.zeros(room + 1, np.int64)
     arrays = (raw[start : start + size], places, bottoms, room)
-    _work.key, _work.arrays = (key, arrays) if raw.nbytes <= _KEPT_BYTES else ((), ())
+    if raw.nbytes <= _KEPT_BYTES:
+        if len(_work.kept) == _KEPT:
+            _work.kept.clear()
+        _work.kept[key] = arrays
     return arrays
 
 
@@ -286,11 +237,44 @@ def _workspace(n: int, dtype: np.dtype[Any], vectors: bool) -> tuple[Any, ...]:
 def _constants(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """Return eps, floor, tiny, infinity and lowest for the driver."""
     info = np.finfo(dtype)
-    # Below the floor an entry's square would lose digits; beside entries of 1
-    # it is nothing.
-    floor = math.sqrt(info.tiny) / info.eps
-    numbers = (info.eps / 2, floor, info.tiny / info.eps, np.inf)
+    rounding = info.eps / 2
+    # Beside entries of 1 what is below rounding is nothing. Without this floor QL
+    # turns the zeros of a rank-deficient matrix among themselves: twice the steps,
+    # and a loss of orthogonality that grows with them.
+    numbers = (rounding, rounding, info.tiny / info.eps, np.inf)
     return (*(dtype.type(x) for x in numbers), int(info.minexp) + 2)
+
+
+def _check(*arrays: tuple[NDArray, tuple[int, ...], np.dtype[Any]]) -> None:
+    # The drivers write where they are told to.
+    for array, shape, dtype in arrays:
+        fits = array.shape == shape and array.dtype == dtype
+        if not (fits and array.flags.c_contiguous):
+            fail(
+                f"An array of {array.dtype}, shape {array.shape}, does not fit {shape}"
+            )
+
+
+def _run(
+    X: NDArray,
+    values: NDArray,
+    matrices: NDArray,
+    task: int,
+    left: NDArray | None = None,
+    lefts: NDArray = _NOTHING,
+    rounding: float = 0.0,
+) -> bool:
+    total, n = X.shape[:2]
+    w, places, bottoms, room = _workspace(n, X.dtype, task != VALUES)
+    arrays = (X, values, matrices, X if left is None else left)
+    X, values, matrices, left = (array.reshape(-1) for array in arrays)
+    driver = _compiled(_decompose, X.dtype)
+    sizes = (n, total, BYTES // X.itemsize)
+    constants = (STEPS_PER_VALUE * n, *_constants(X.dtype), X.dtype.type(rounding))
+    return bool(
+        driver(X, values, matrices, task, left, lefts, *sizes, w, places, bottoms,
+               room, *constants)
+    )  # fmt: skip
 
 
 def decompose(X: NDArray, values: NDArray, vectors: NDArray | None) -> bool:
@@ -316,23 +300,67 @@ def decompose(X: NDArray, values: NDArray, vectors: NDArray | None) -> bool:
         If shapes, dtypes or memory layouts differ from these.
     """
     total, n = X.shape[:2]
-    wanted = vectors is not None
-    target = values if vectors is None else vectors
-    # The driver writes where it is told to.
-    for array, shape in (
-        (X, (total, n, n)),
-        (values, (total, n)),
-        (target, (total, n, n) if wanted else (total, n)),
-    ):
-        fits = array.shape == shape and array.dtype == X.dtype
-        if not (fits and array.flags.c_contiguous):
-            fail(
-                f"An array of {array.dtype}, shape {array.shape}, does not fit {shape}"
-            )
-    w, places, bottoms, room = _workspace(n, X.dtype, wanted)
-    driver = _compiled_driver(X.dtype)
-    flat = (array.reshape(-1) for array in (X, values, target))
-    sizes = (wanted, n, total, BYTES // X.itemsize)
-    steps = STEPS_PER_VALUE * n
-    constants = _constants(X.dtype)
-    return bool(driver(*flat, *sizes, w, places, bottoms, room, steps, *constants))
+    _check((X, (total, n, n), X.dtype), (values, (total, n), X.dtype))
+    if vectors is None:
+        return _run(X, values, values, VALUES)
+    _check((vectors, (total, n, n), X.dtype))
+    return _run(X, values, vectors, VECTORS)
+
+
+def logarithms(
+    X: NDArray,
+    largest: NDArray,
+    out: NDArray,
+    rounding: float,
+    left: NDArray | None = None,
+    lefts: NDArray = _NOTHING,
+) -> bool:
+    """Take logarithms of V X V' on the calling thread, without the GIL.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_matrices, n, n), float32 or float64, C-contiguous
+        SPD; their lower triangle is read.
+    largest : ndarray, shape (n_matrices,)
+        Filled with the largest eigenvalues; NaN where V X V' is not finite.
+    out : ndarray, shape (n_matrices, n, n)
+        Filled with logarithms; anything where the largest is not positive.
+    rounding : float
+        Eigenvalues are raised to this multiple of the largest.
+    left : ndarray, shape (n_left, n, n) | None
+        Matrices V; without them V is I.
+    lefts : ndarray of int64, shape (n_matrices,)
+        Which of them is each matrix's.
+
+    Returns
+    -------
+    good : bool
+        As for `decompose`, which raises the same errors.
+    """
+    total, n = X.shape[:2]
+    shape = (total, n, n)
+    _check((X, shape, X.dtype), (largest, (total,), X.dtype), (out, shape, X.dtype))
+    if left is not None:
+        _check((left, (len(left), n, n), X.dtype), (lefts, (total,), _NOTHING.dtype))
+        if total and not (lefts.min() >= 0 and lefts.max() < len(left)):
+            fail(f"Places {lefts.min()} to {lefts.max()} of {len(left)} matrices")
+    return _run(X, largest, out, LOGARITHMS, left, lefts, rounding)
+
+
+def are_definite(X: NDArray, answers: NDArray, share: float) -> None:
+    """Tell which X - share tr(X) I are positive definite.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_matrices, n, n), float32 or float64, C-contiguous
+        Their lower triangle is read.
+    answers : ndarray of bool, shape (n_matrices,)
+        Filled; False where X is not finite.
+    share : float
+    """
+    total, n = X.shape[:2]
+    _check((X, (total, n, n), X.dtype), (answers, (total,), np.dtype(bool)))
+    w = _workspace(n, X.dtype, True)[0]
+    driver = _compiled(_find_definite, X.dtype)
+    sizes = (n, total, BYTES // X.itemsize)
+    driver(X.reshape(-1), answers.view(np.uint8), *sizes, w, X.dtype.type(share))

@@ -68,6 +68,7 @@ class FlatMetric(NamedTuple):
 
     def exp_transport(self, A: Tensor, V: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
         """Return exp_A(V) and W carried there."""
+        # One push for both: that is where the decomposition is.
         P, v, w = self.push(A, V, W)
         return self.point(P + v), self.pull(P + v, w)
 

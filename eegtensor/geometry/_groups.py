@@ -53,6 +53,7 @@ class Groups(NamedTuple):
         dtype = self.share.dtype
         flat = [self.share @ v.reshape(len(v), -1).to(dtype) for v in values]
         if self.reduce is not None:
+            # One message for all: each costs more than the numbers in it.
             sizes = [f.shape[1] for f in flat]
             flat = list(self.reduce(torch.cat(flat, dim=1)).split(sizes, dim=1))
         return [
@@ -62,6 +63,7 @@ class Groups(NamedTuple):
 
     def spread(self, M: Tensor) -> Tensor:
         """Return the group's entry of M (K, ...) for each trial, (b, ...)."""
+        # A view: its gradient is a sum, without the product.
         if M.shape[0] == 1:
             return M.expand(self.slot.shape[0], *M.shape[1:])
         if torch.compiler.is_compiling():

@@ -48,10 +48,13 @@ class _Lyapunov(torch.autograd.Function):
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor, Tensor, None, None]:
         A, values, U, X = ctx.saved_tensors
         G = symmetrize(G)
+        # The equation is its own adjoint; applied, not computed, for second
+        # derivatives.
         Y: Tensor = _Lyapunov.apply(A, G, values, U)  # type: ignore[no-untyped-call]
         return -(Y @ X + X @ Y), Y, None, None
 
 
 def _divide(values: Tensor, U: Tensor, V: Tensor) -> Tensor:
+    # In the eigenbasis of A the equation is one division an entry.
     total = values[..., :, None] + values[..., None, :]
     return symmetrize(U @ ((U.mT @ V @ U) / total) @ U.mT)

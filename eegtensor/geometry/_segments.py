@@ -1,4 +1,9 @@
-"""Sums over segments: domains are an axis, not a loop."""
+"""Sums over segments: domains are an axis, not a loop.
+
+For many matrices at rest, as means have them: a sum costs the same for two
+segments as for a thousand, and looks at values are free. The few trials of a
+training step are in `_groups`, as products with a one-hot matrix.
+"""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def _relative(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 def distance(A: Tensor, B: Tensor) -> Tensor:
     """Return ||log(L^-1 B L^-T)||, shape (...)."""
     Y = _relative(A, B)[1]
+    # Eigenvalues alone are cheaper, but have no gradient where they repeat.
     if Y.requires_grad:
         return frobenius(spectral(Y, LOG))
     return positive(eigvalsh(Y)).log().square().sum(dim=-1).sqrt()

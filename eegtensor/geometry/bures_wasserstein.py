@@ -47,6 +47,7 @@ def distance(A: Tensor, B: Tensor) -> Tensor:
 
     Computed as ||H||, which does not cancel where A and B are close.
     """
+    # Equal points: exactly 0, and a gradient of 0 where there is none.
     same = (A == B).all(dim=-1).all(dim=-1)[..., None, None]
     return frobenius(torch.where(same, 0.0, _lift(A, B)[1]))
 

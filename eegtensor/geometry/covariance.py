@@ -142,6 +142,7 @@ def _lwf(found: Moments) -> Tensor:
     n = C.shape[-1]
     mu = _mean_variance(C)
     delta = (C**2).sum(dim=(-1, -2)) / n - mu**2
+    # Never beyond mu I, however noisy the trial.
     beta = torch.minimum(found.error / n, delta)
     ratio = beta / torch.where(delta > 0, delta, 1.0)
     return _shrink(C, torch.where(beta > 0, ratio, 0.0))

@@ -80,6 +80,7 @@ class SPD(Manifold):  # type: ignore[misc]
 
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """Return `expmap`: no step leaves the cone."""
+        # Cheaper retractions may leave the cone.
         return self.expmap(x, u)
 
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

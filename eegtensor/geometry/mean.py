@@ -73,6 +73,7 @@ def frechet_mean(
         mean = flat.point(sets.parts.total(flat.coordinates(sets.X)))
     else:
         start = sets.parts.total(sets.X) if init is None else sets.centers(init)
+        # Where the search starts does not move the mean: no gradient goes there.
         start = start.detach()
         if metric == "affine-invariant":
             mean = karcher_mean(sets.X, sets.parts, start, tol, max_iter)

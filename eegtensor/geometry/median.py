@@ -69,6 +69,7 @@ def geometric_median(
     matrices, parts = sets.X, sets.parts
     start = parts.total(matrices) if init is None else sets.centers(init)
     start = start.detach()
+    # Plain steps are short near a cluster: stretched ones save most of them.
     given: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "longest": 30.0}
     if metric in FLAT:
         flat = FLAT[metric]
@@ -97,6 +98,7 @@ def _weiszfeld(T: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
     """
     d = frobenius(T)
     spread = segments.total(d[:, None])[:, 0]
+    # What rounding leaves of a matrix at the center has no direction.
     away = d > 1e-12 * segments.spread(spread)
     pull = torch.where(away, 1.0 / torch.where(away, d, 1.0), 0.0)[:, None, None]
     force = segments.total(pull * T)

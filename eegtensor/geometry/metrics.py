@@ -60,6 +60,7 @@ def call_metric(
         call = functools.partial(_norm, functions)
     else:
         call = getattr(functions, function)
+    # At least this, and float64 for integers: half precision has no eigenvalues.
     dtype = torch.float32
     for X in (*points, *others):
         if X.ndim < 2 or X.shape[-1] != X.shape[-2]:
@@ -69,6 +70,7 @@ def call_metric(
     if len(sizes) > 1:
         fail(f"Matrices are of sizes {sizes}", fix="give matrices of one size")
     wide = [X.to(torch.float64) for X in points]
+    # Its points need not be positive.
     if metric != "euclidean":
         wide = [_settled(X, W) for X, W in zip(points, wide, strict=True)]
     wide += [X.to(torch.float64) for X in others]
@@ -80,6 +82,7 @@ def call_metric(
 
 def _norm(functions: Any, A: Tensor, V: Tensor) -> Tensor:
     squared: Tensor = functions.inner(A, V, V)
+    # The root of zero has no gradient, and rounding may pass below it.
     zero = squared <= 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
 

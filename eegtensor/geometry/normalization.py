@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from eegtensor.geometry._cholesky import definite
+from eegtensor.geometry._eager import needs_gradient, times
 from eegtensor.geometry._groups import Groups
 from eegtensor.geometry._scalar import EXP, INV_SQRT, LOG, SQRT, power
 from eegtensor.geometry.mean import frechet_mean
 from eegtensor.geometry.spectral import (
     _eager_cpu,
+    compiled_logarithm,
     rectify,
     spectral,
     symmetrize,
@@ -116,7 +119,7 @@ def affine_update(
         if step == 0:
             start_root, start_inverse = roots[size:].detach(), inverses[size:].detach()
         root, inverse = roots[:size], inverses[:size]
-        T = spectral(whiten(inverse.to(X.dtype), X, groups), LOG)
+        T = whitened_log(inverse.to(X.dtype), X, groups)
         centre, squares = groups.average(T, norm.squared(T.to(A.dtype)))
         A = whiten(root, spectral(symmetrize(centre), EXP))
     # This does not cancel: the mean of T is of second order in T.
@@ -151,9 +154,9 @@ class _Whiten(torch.autograd.Function):
         ctx: Any, W: Tensor, X: Tensor, slot: Tensor | None, member: Tensor | None
     ) -> Tensor:
         each = _each(W, slot)
-        half = each @ X
+        half = times(each, X)
         ctx.save_for_backward(W, X, slot, member, each, half)
-        return half @ each.mT
+        return times(half, each.mT)
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> Any:
@@ -161,14 +164,14 @@ class _Whiten(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative needs to know what these were made of.
             each = _each(W, slot)
-            half = each @ X
+            half = times(each, X)
         by_W = by_X = None
         if ctx.needs_input_grad[0]:
-            by_W = (G + G.mT) @ half
+            by_W = times(G + G.mT, half)
             if slot is not None:
                 by_W = (member.to(G.dtype) @ by_W.flatten(1)).view(W.shape)
         if ctx.needs_input_grad[1]:
-            by_X = each.mT @ (G @ each)
+            by_X = times(each.mT, times(G, each))
         return by_W, by_X, None, None
 
 
@@ -185,11 +188,21 @@ def whiten(W: Tensor, X: Tensor, groups: Groups | None = None) -> Tensor:
     for a decomposition, which reads a triangle.
     """
     slot, member = (None, None) if groups is None else (groups.slot, groups.member)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not needs_gradient(W, X):
         each = _each(W, slot)
-        return each @ X @ each.mT
+        return times(times(each, X), each.mT)
     out: Tensor = _Whiten.apply(W, X, slot, member)  # type: ignore[no-untyped-call]
     return out
+
+
+def whitened_log(W: Tensor, X: Tensor, groups: Groups) -> Tensor:
+    """Return log(W_k X_i W_k') for the group k of each X_i, shape (b, n, n)."""
+    if not needs_gradient(W, X):
+        found = compiled_logarithm(X, W, groups.slot)
+        if found is not None:
+            return found
+    logarithm: Tensor = spectral(whiten(W, X, groups), LOG)
+    return logarithm
 
 
 def batch_weight(seen: Tensor, eta: float) -> Tensor:
@@ -262,7 +275,7 @@ def fit_affine(X: Tensor, groups: Groups, norm: Norm) -> tuple[Tensor, Tensor]:
     """
     share = groups.share.sum(dim=0)
     mean: Tensor = frechet_mean(X, segments=groups.slot, weights=share, tol=1e-10)
-    T = spectral(whiten(whitening(mean), X, groups), LOG)
+    T = whitened_log(whitening(mean), X, groups)
     (variance,) = groups.average(norm.squared(T))
     return mean, variance
 
@@ -303,11 +316,7 @@ def rectify_where_needed(X: Tensor, threshold: float) -> Tensor:
     if not _eager_cpu(X):
         return symmetrize(rectify(X, threshold))
     X = symmetrize(X)
-    with torch.no_grad():
-        shifted = X.detach().clone()
-        diagonal = shifted.diagonal(dim1=-2, dim2=-1)
-        diagonal -= threshold * diagonal.mean(dim=-1, keepdim=True)
-        low = torch.linalg.cholesky_ex(shifted).info != 0
+    low = ~definite(X, threshold / X.shape[-1])
     if not bool(low.any()):
         return X
     # All of them also where one is not finite: the message counts in the batch.

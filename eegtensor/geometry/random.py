@@ -76,6 +76,7 @@ def random_spd(
     place = torch.special.ndtr(_normal((*shape, n), random_state, like))
     if n > 1:
         low, high = place.amin(-1, keepdim=True), place.amax(-1, keepdim=True)
+        # Stretched over all of [0, 1]: the ends have the ratio asked for.
         place = (place - low) / (high - low)
     else:
         place = torch.full_like(place, 0.5)

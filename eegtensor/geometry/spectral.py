@@ -18,7 +18,9 @@ from torch import Tensor
 from eegtensor._check import fail, listing
 from eegtensor.geometry._batched_eigh import eigh as _eigh
 from eegtensor.geometry._batched_eigh import eigvalsh as _eigvalsh
+from eegtensor.geometry._batched_eigh import logarithm as _logarithm
 from eegtensor.geometry._bridge import Array, bridged, floating
+from eegtensor.geometry._eager import needs_gradient, times
 from eegtensor.geometry._scalar import (
     EXP,
     IDENTITY,
@@ -51,7 +53,7 @@ def eigh(X: Array) -> tuple[Array, Array]:
     with torch.no_grad():
         X = floating(X)
         values, vectors = _solve(_eigh, X, X)
-        _check_finite(values, X)
+        _check_values(values, X)
         return values, vectors
 
 
@@ -61,7 +63,7 @@ def eigvalsh(X: Array) -> Array:
     with torch.no_grad():
         X = floating(X)
         values = _solve(_eigvalsh, X, X)
-        _check_finite(values, X)
+        _check_values(values, X)
         return values
 
 
@@ -74,10 +76,21 @@ def _solve(solver: Callable[[Tensor], Any], A: Tensor, X: Tensor) -> Any:
         _refuse(X)
 
 
-def _check_finite(values: Tensor, X: Tensor) -> None:
+def _check_values(values: Tensor, X: Tensor, *, positive: bool = False) -> None:
+    """Refuse X by its eigenvalues, ascending, or by the largest of each matrix."""
     # On a GPU a look at the values would stop it: NaN goes through there.
-    if _eager_cpu(X) and not bool(torch.isfinite(values).all()):
+    if not _eager_cpu(X) or not values.numel():
+        return
+    # NaN fills all values of a matrix, so that the largest tells.
+    low, high = (float(end) for end in values[..., -1].aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
         _refuse(X)
+    if positive and low <= 0.0:
+        fail(
+            "A matrix has no positive eigenvalue",
+            why="It is no covariance matrix: zero (a constant trial) or negative",
+            fix="drop constant trials and check where the matrices come from",
+        )
 
 
 def _refuse(X: Tensor) -> NoReturn:
@@ -94,7 +107,7 @@ def _refuse(X: Tensor) -> NoReturn:
 @bridged
 def from_eig(values: Array, vectors: Array) -> Array:
     """Return U diag(values) U', shape (..., n, n)."""
-    return (vectors * values[..., None, :]) @ vectors.mT
+    return times(vectors * values[..., None, :], vectors.mT)
 
 
 def rounding_floor(values: Tensor) -> Tensor:
@@ -103,24 +116,18 @@ def rounding_floor(values: Tensor) -> Tensor:
     The error of an eigenvalue is some machine epsilons of the largest one and
     grows with the square root of the size.
     """
-    n = values.shape[-1]
-    return 2.0 * math.sqrt(n) * torch.finfo(values.dtype).eps * values[..., -1:]
+    return _rounding(values.shape[-1], values.dtype) * values[..., -1:]
+
+
+def _rounding(n: int, dtype: torch.dtype) -> float:
+    return 2.0 * math.sqrt(n) * torch.finfo(dtype).eps
 
 
 @bridged
 def positive(values: Array) -> Array:
     """Raise eigenvalues, ascending, to at least rounding of the largest one."""
-    _check_positive(values)
+    _check_values(values, values, positive=True)
     return torch.maximum(values, rounding_floor(values))
-
-
-def _check_positive(values: Tensor) -> None:
-    if _eager_cpu(values) and not bool((values[..., -1] > 0).all()):
-        fail(
-            "A matrix has no positive eigenvalue",
-            why="It is no covariance matrix: zero (a constant trial) or negative",
-            fix="drop constant trials and check where the matrices come from",
-        )
 
 
 class _Eig(NamedTuple):
@@ -147,23 +154,29 @@ def _decompose(X: Tensor, f: ScalarFunction, floor: float | None) -> tuple[_Eig,
     A = X
     if f.log:
         # I + E loses the digits of E in its eigenvalues; E has them all.
-        eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
-        near = (X - eye).abs().amax(dim=(-1, -2)) < 0.5 / X.shape[-1]
-        if not _eager_cpu(X) or bool(near.any()):
+        width = 0.5 / X.shape[-1]
+        if not _eager_cpu(X) or _diagonal_near(X, width):
+            eye = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+            near = (X - eye).abs().amax(dim=(-1, -2)) < width
             shift = near.to(X.dtype)[..., None]
             A = X - shift[..., None] * eye
     raw, vectors = _solve(_eigh, A, X)
-    _check_finite(raw, X)
     s = raw if shift is None else raw + shift
+    _check_values(s, X, positive=f.positive and floor is None)
     if floor is not None:
         low = floor * s.mean(dim=-1, keepdim=True)
     elif f.positive:
-        _check_positive(s)
         low = rounding_floor(s)
     else:
         return _Eig(raw, s, vectors, torch.zeros_like(s, dtype=torch.bool)), shift
     raised = s <= low
     return _Eig(raw, torch.where(raised, low, s), vectors, raised), shift
+
+
+def _diagonal_near(X: Tensor, width: float) -> bool:
+    """Whether a matrix has a diagonal of ones up to `width`: a quick look."""
+    far = (X.detach().diagonal(dim1=-2, dim2=-1) - 1.0).abs().amax(dim=-1)
+    return far.numel() > 0 and float(far.amin()) < width
 
 
 def _values(f: ScalarFunction, eig: _Eig, shift: Tensor | None) -> Tensor:
@@ -193,13 +206,12 @@ def _floor_slope(eig: _Eig, floor: float | None) -> Tensor:
     slope = torch.zeros_like(eig.s)
     if floor is not None:
         return slope + floor / eig.s.shape[-1]
-    n = eig.s.shape[-1]
-    slope[..., -1] = 2.0 * math.sqrt(n) * torch.finfo(eig.s.dtype).eps
+    slope[..., -1] = _rounding(eig.s.shape[-1], eig.s.dtype)
     return slope
 
 
 def _rotate(G: Tensor, U: Tensor) -> Tensor:
-    return U.mT @ (0.5 * (G + G.mT)) @ U
+    return times(times(U.mT, 0.5 * (G + G.mT)), U)
 
 
 def _diagonal_sum(G: Tensor, weight: Tensor) -> Tensor:
@@ -248,7 +260,7 @@ class _Spectral(torch.autograd.Function):
             part = _adjoint(_rotate(G, eig.vectors), eig, f, plan.floor)
             inner = part if inner is None else inner + part
         assert inner is not None
-        return eig.vectors @ inner @ eig.vectors.mT, None, None
+        return times(times(eig.vectors, inner), eig.vectors.mT), None, None
 
 
 def _adjoint(G: Tensor, eig: _Eig, f: ScalarFunction, floor: float | None) -> Tensor:
@@ -346,13 +358,29 @@ def spectral(
     -------
     F : Tensor, shape (..., n, n), or a tuple of them for several functions
     """
-    plan = _Plan(functions, floor, parameter)
-    if torch.compiler.is_compiling():
-        eig, shift = _decompose(X, functions[0], floor)
-        out = tuple(from_eig(_values(f, eig, shift), eig.vectors) for f in functions)
-    else:
+    if needs_gradient(X, parameter) and not torch.compiler.is_compiling():
+        plan = _Plan(functions, floor, parameter)
         out = _Spectral.apply(X, parameter, plan)  # type: ignore[no-untyped-call]
+        return out[0] if len(functions) == 1 else out
+    known = functions == (LOG,) and floor is None
+    if known and (compiled := compiled_logarithm(X)) is not None:
+        return compiled
+    eig, shift = _decompose(X, functions[0], floor)
+    out = tuple(from_eig(_values(f, eig, shift), eig.vectors) for f in functions)
     return out[0] if len(functions) == 1 else out
+
+
+def compiled_logarithm(
+    X: Tensor, V: Tensor | None = None, slot: Tensor | None = None
+) -> Tensor | None:
+    """Return log(V X V') without gradient, or None where nothing compiled does it.
+
+    V, by default I, has shape (K, n, n), and `slot` says which one is each matrix's.
+    """
+    found = _logarithm(X, _rounding(X.shape[-1], X.dtype), V, slot)
+    if found is not None:
+        _check_values(found[0], X, positive=True)
+    return None if found is None else found[1]
 
 
 def with_derivatives(f: ScalarFunction, X: Tensor, *tangents: Tensor) -> Any:

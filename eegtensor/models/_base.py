@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ def as_generator(random_state: int | torch.Generator | None) -> torch.Generator 
     """Return a generator from a seed or a generator; None is torch's global one."""
     if random_state is None or isinstance(random_state, torch.Generator):
         return random_state
+    # On the CPU: the same weights on every device.
     return torch.Generator().manual_seed(int(random_state))
 
 
@@ -34,16 +36,15 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def check_outputs(n_outputs: int) -> None:
-    """Raise unless there is a class to tell."""
-    if not isinstance(n_outputs, int) or n_outputs < 1:
-        fail(f"n_outputs={n_outputs!r}", fix="give the number of classes")
-
-
 class SPDNetwork(nn.Module):
     """Trials to SPD matrices, these to features, features to logits.
 
     Subclasses set `tail` and `head`, and define `spd`.
+
+    Parameters
+    ----------
+    n_outputs : int
+    norm : "domain" | "batch" | "none"
 
     Attributes
     ----------
@@ -51,12 +52,19 @@ class SPDNetwork(nn.Module):
         SPD matrices and domains to features; holds the norm.
     head : torch.nn.Module
         Features to logits.
+    ignores_domains : bool
+        Whether one set of statistics, or none, serves all trials.
     """
 
     tail: Any
     head: nn.Module
-    # One set of statistics for all trials, whatever their domain.
-    ignores_domains: bool = False
+    ignores_domains: bool
+
+    def __init__(self, n_outputs: int, norm: str) -> None:
+        super().__init__()
+        if not isinstance(n_outputs, Integral) or n_outputs < 1:
+            fail(f"n_outputs={n_outputs!r}", fix="give the number of classes")
+        self.ignores_domains = norm != "domain"
 
     @abstractmethod
     def spd(self, x: Tensor) -> Tensor:
@@ -89,6 +97,7 @@ class SPDNetwork(nn.Module):
             Codes of ``net.norm.encode(names)``; -1 is unseen, None all unseen.
         """
         features = self.features(x, domain)
+        # A head of fixed vectors has buffers alone.
         weight = next(itertools.chain(self.head.parameters(), self.head.buffers()))
         logits: Tensor = self.head(features.to(weight.dtype))
         return logits

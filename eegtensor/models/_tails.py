@@ -1,4 +1,4 @@
-"""From SPD matrices to the features of a classifier, with or without a norm."""
+"""Layers between SPD matrices, and from them to features, with or without a norm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from eegtensor._check import check_option, fail
-from eegtensor.nn import DomainBatchNorm, LogEig, ReEig, SPDTail
+from eegtensor.nn import BiMap, DomainBatchNorm, LogEig, ReEig, SPDTail
 from eegtensor.nn._domains import Name
+from eegtensor.nn.eigen import check_threshold
 
 NORMS = ("domain", "batch", "none")
 
@@ -25,9 +26,12 @@ def make_tail(
     domains: Iterable[Name],
     *,
     norm: str,
+    metric: str,
+    unseen: str,
     threshold: float,
     features: str = "spd",
     options: Mapping[str, Any] | None = None,
+    **where: Any,
 ) -> nn.Module:
     """Return ReEig, a norm and LogEig, or an ablation of them.
 
@@ -38,11 +42,15 @@ def make_tail(
     domains : iterable of names
     norm : "domain" | "batch" | "none"
         Statistics for each domain, one for all trials, or none.
+    metric, unseen : str
+        Of the norm; log-variances know one metric only.
     threshold : float
         Of ReEig, or of the variances, relative to their mean.
     features : "spd" | "log-variance"
     options : mapping | None
-        More options of the norm, such as ``metric``.
+        More options of the norm, such as ``eta``.
+    **where
+        ``dtype`` and ``device`` of the norm's parameters.
 
     Returns
     -------
@@ -59,7 +67,7 @@ def make_tail(
             f"norm={norm!r} keeps no statistics of {len(names)} domains",
             fix="leave domains out, or choose norm='domain'",
         )
-    settings = dict(options or {})
+    settings = {"unseen": unseen, **where, **(options or {})}
     if norm == "batch":
         # All trials are of its one row: none of them is unseen.
         settings["unseen"] = "pooled"
@@ -67,7 +75,38 @@ def make_tail(
         return LogVarianceTail(n, names, norm=norm, threshold=threshold, **settings)
     if norm == "none":
         return PlainTail(threshold=threshold)
-    return SPDTail(n, names, threshold=threshold, **settings)
+    return SPDTail(n, names, threshold=threshold, **{"metric": metric, **settings})
+
+
+def make_layers(
+    n: int,
+    sizes: Sequence[int],
+    *,
+    threshold: float,
+    n_maps: int | None = None,
+    generator: torch.Generator | None = None,
+    **where: Any,
+) -> nn.Sequential:
+    """Return a BiMap to each size, with ReEig between them.
+
+    Parameters
+    ----------
+    n : int
+        Size of the matrices that enter.
+    sizes : sequence of int
+    threshold : float
+        Of ReEig.
+    n_maps, generator, **where
+        As in `BiMap`.
+    """
+    if not len(sizes):
+        fail("sizes is empty", fix="give the size after each BiMap, such as (20, 10)")
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip((n, *sizes), sizes, strict=False):
+        # The last ReEig is the tail's.
+        layers += [ReEig(threshold)] if layers else []
+        layers += [BiMap(n_in, n_out, n_maps=n_maps, generator=generator, **where)]
+    return nn.Sequential(*layers)
 
 
 def make_band_tail(n_bands: int, *args: Any, **options: Any) -> BandTail:
@@ -151,7 +190,7 @@ class LogVarianceTail(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         # A norm takes the unit out itself.
         self.scale = FirstUnit() if norm == "none" else nn.Identity()
         self.norm: Any = (
@@ -204,6 +243,7 @@ class BandTail(nn.Module):
         S : Tensor, shape (batch, n_bands, n_windows, n, n)
         domain : Tensor of int64, shape (batch,) | None
         """
+        # A window is a trial of its own to the norm, of the same domain.
         windows = S.shape[2]
         domain = _repeat(domain, windows)
         features = [tail(band, domain) for tail, band in self._bands(S)]

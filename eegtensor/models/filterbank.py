@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eegtensor.models._base import SPDNetwork, as_dtype, as_generator, check_outputs
+from eegtensor.geometry import congruence
+from eegtensor.models._base import SPDNetwork, as_dtype, as_generator
 from eegtensor.models._tails import make_band_tail, n_features
 from eegtensor.nn import BiMap, CovarianceFront, make_head
 from eegtensor.nn._domains import Name
 from eegtensor.nn._initial import fill_uniform
+from eegtensor.nn._precision import full_precision
 
 
 class FilterBankTSMNet(SPDNetwork):
@@ -61,16 +63,14 @@ class FilterBankTSMNet(SPDNetwork):
         random_state: int | torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        check_outputs(n_outputs)
+        super().__init__(n_outputs, norm)
         generator = as_generator(random_state)
         where: Any = {"dtype": as_dtype(dtype), "device": device}
-        self.ignores_domains = norm != "domain"
         self.front = CovarianceFront(n_chans, n_times, n_bands=n_bands)
         size = self.front.size
         # More rows than channels would make every covariance singular.
-        n_spatial = n_spatial_filters or min(40, size)
-        subspace = subspace or min(20, size)
+        n_spatial = min(40, size) if n_spatial_filters is None else n_spatial_filters
+        subspace = min(20, size) if subspace is None else subspace
         self.spatial = nn.Parameter(torch.empty(n_bands, n_spatial, size, **where))
         fill_uniform(self.spatial, fan_in=size, generator=generator)
         self.bimap = BiMap(
@@ -81,13 +81,11 @@ class FilterBankTSMNet(SPDNetwork):
             subspace,
             domains,
             norm=norm,
+            metric=metric,
+            unseen=unseen,
             threshold=threshold,
-            options={
-                "metric": metric,
-                "unseen": unseen,
-                **where,
-                **(norm_options or {}),
-            },
+            options=norm_options,
+            **where,
         )
         width = n_bands * n_features(subspace)
         self.head = make_head(head, width, n_outputs, generator=generator, **where)
@@ -100,11 +98,11 @@ class FilterBankTSMNet(SPDNetwork):
         x : Tensor, shape (batch, n_chans, n_times), volts
             Or (batch, n_bands, channels, n_times), or ``net.front.statistics``.
         """
-        S = self.front(x)[:, :, 0].to(self.spatial.dtype)
-        # Spatial filters and BiMap are both linear: one filter.
-        V = self.bimap.weight.mT @ self.spatial
-        Z = V @ S @ V.mT
-        return 0.5 * (Z + Z.mT).unsqueeze(2)
+        with full_precision(x):
+            S = self.front(x)[:, :, 0].to(self.spatial.dtype)
+            # Spatial filters and BiMap are both linear: one filter.
+            Z: Tensor = congruence(self.bimap.weight.mT @ self.spatial, S)
+        return Z.unsqueeze(2)
 
     def embed(self, vectors: Tensor) -> Tensor:
         """Return the tangent vectors of all bands as one."""

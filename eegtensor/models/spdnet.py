@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from eegtensor._check import fail
-from eegtensor.models._base import SPDNetwork, as_dtype, as_generator, check_outputs
-from eegtensor.models._tails import make_tail, n_features
-from eegtensor.nn import BiMap, CovarianceFront, ReEig, make_head
+from eegtensor.models._base import SPDNetwork, as_dtype, as_generator
+from eegtensor.models._tails import make_layers, make_tail, n_features
+from eegtensor.nn import CovarianceFront, make_head
 from eegtensor.nn._domains import Name
 
 
@@ -62,37 +61,26 @@ class SPDNet(SPDNetwork):
         random_state: int | torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        check_outputs(n_outputs)
+        super().__init__(n_outputs, norm)
         generator = as_generator(random_state)
         where: Any = {"dtype": as_dtype(dtype), "device": device}
-        self.ignores_domains = norm != "domain"
         self.front = CovarianceFront(n_chans, n_times, estimator=estimator)
         if sizes is None:
+            # A 1 x 1 matrix would keep nothing but a variance.
             least = min(2, n_chans)
             sizes = (max(n_chans // 2, least), max(n_chans // 4, least))
-        steps = list(zip((n_chans, *sizes), sizes, strict=False))
-        if not steps:
-            fail(
-                "sizes is empty", fix="give the size after each BiMap, such as (20, 10)"
-            )
-        layers: list[nn.Module] = []
-        for n_in, n_out in steps:
-            # The last ReEig is the tail's.
-            layers += [ReEig(threshold)] if layers else []
-            layers += [BiMap(n_in, n_out, generator=generator, **where)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = make_layers(
+            n_chans, sizes, threshold=threshold, generator=generator, **where
+        )
         self.tail = make_tail(
             sizes[-1],
             domains,
             norm=norm,
+            metric=metric,
+            unseen=unseen,
             threshold=threshold,
-            options={
-                "metric": metric,
-                "unseen": unseen,
-                **where,
-                **(norm_options or {}),
-            },
+            options=norm_options,
+            **where,
         )
         self.head = make_head(
             head, n_features(sizes[-1]), n_outputs, generator=generator, **where

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eegtensor.models._base import SPDNetwork, as_dtype, as_generator, check_outputs
-from eegtensor.models._tails import make_band_tail, n_features
-from eegtensor.nn import BiMap, CovarianceFront, ReEig, make_head
+from eegtensor.models._base import SPDNetwork, as_dtype, as_generator
+from eegtensor.models._tails import make_band_tail, make_layers, n_features
+from eegtensor.nn import CovarianceFront, make_head
 from eegtensor.nn._domains import Name
 from eegtensor.nn._initial import fill_uniform
 
@@ -80,42 +80,34 @@ class TensorCSPNet(SPDNetwork):
         random_state: int | torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        check_outputs(n_outputs)
+        super().__init__(n_outputs, norm)
         generator = as_generator(random_state)
         where: Any = {"dtype": as_dtype(dtype), "device": device}
-        self.ignores_domains = norm != "domain"
         self.front = CovarianceFront(
             n_chans, n_times, n_bands=n_bands, n_windows=n_windows, estimator=estimator
         )
         size = self.front.size
-        sizes = tuple(sizes or (min(size, 22),))
-        layers: list[nn.Module] = []
-        for n_in, n_out in zip((size, *sizes), sizes, strict=False):
-            layers += [ReEig(threshold)] if layers else []
-            layers += [
-                BiMap(
-                    n_in,
-                    n_out,
-                    n_maps=n_bands * n_windows,
-                    generator=generator,
-                    **where,
-                )
-            ]
-        self.layers = nn.Sequential(*layers)
+        sizes = (min(size, 22),) if sizes is None else sizes
+        self.layers = make_layers(
+            size,
+            sizes,
+            threshold=threshold,
+            n_maps=n_bands * n_windows,
+            generator=generator,
+            **where,
+        )
         self.tail = make_band_tail(
             n_bands,
             sizes[-1],
             domains,
             norm=norm,
+            metric=metric,
+            unseen=unseen,
             threshold=threshold,
-            options={
-                "metric": metric,
-                "unseen": unseen,
-                **where,
-                **(norm_options or {}),
-            },
+            options=norm_options,
+            **where,
         )
+        # One window has no neighbours.
         kernel = min(kernel, n_windows)
         width = n_bands * n_features(sizes[-1])
         self.over_time = nn.Conv1d(width, n_maps, kernel, **where)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eegtensor.models._base import SPDNetwork, as_dtype, as_generator, check_outputs
+from eegtensor.models._base import SPDNetwork, as_dtype, as_generator
 from eegtensor.models._tails import make_tail, n_features
 from eegtensor.nn import BiMap, LinearFront, make_head
 from eegtensor.nn._domains import Name
@@ -95,11 +95,9 @@ class TSMNet(SPDNetwork):
         random_state: int | torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        check_outputs(n_outputs)
+        super().__init__(n_outputs, norm)
         generator = as_generator(random_state)
         where: Any = {"dtype": as_dtype(spd_dtype), "device": device}
-        self.ignores_domains = norm != "domain"
         self.front = LinearFront(
             n_chans,
             n_times,
@@ -112,22 +110,23 @@ class TSMNet(SPDNetwork):
             device=device,
         )
         spd = features == "spd"
+        # The ablation takes variances of the filters' outputs: no matrices, no BiMap.
         size = subspace if spd else n_spatial_filters
         self.bimap = (
             BiMap(n_spatial_filters, subspace, generator=generator, **where)
             if spd
             else None
         )
-        options = {"unseen": unseen, **where, **(norm_options or {})}
-        if spd:
-            options = {"metric": metric, **options}
         self.tail = make_tail(
             size,
             domains,
             norm=norm,
+            metric=metric,
+            unseen=unseen,
             threshold=threshold,
             features=features,
-            options=options,
+            options=norm_options,
+            **where,
         )
         self.head = make_head(
             head, n_features(size, features), n_outputs, generator=generator, **where
@@ -151,4 +150,5 @@ class TSMNet(SPDNetwork):
         # The BiMap's W is handed to the front: two linear maps are one filter.
         W = self.bimap.weight
         S = self.front(x, projection=W)
+        # The front in float32, as published; what follows needs its digits.
         return S.to(W.dtype)

@@ -105,7 +105,7 @@ class DomainStatistics(RunningStatistics):
                 fix=f"choose among {listing(self.names)}",
             )
         codes = self._table.encode(gone).tolist()
-        keep = [i for i in range(len(self.mean)) if i not in set(codes)]
+        keep = sorted(set(range(len(self.mean))) - set(codes))
         blank = self._new_rows(1, self.mean.device)
         for name in ROWS:
             rows = self._buffers[name]
@@ -114,7 +114,7 @@ class DomainStatistics(RunningStatistics):
             kept = rows[keep]
             kept[-1:] = rows[:] = blank[name]
             self._buffers[name] = kept
-        self._table = DomainTable(n for n in self.names if n not in set(gone))
+        self._table = DomainTable(name for name in self.names if name not in gone)
         self._refresh()
 
     def fit_statistics(
@@ -141,6 +141,7 @@ class DomainStatistics(RunningStatistics):
         """
         codes = self._known(X, domain, "fit_statistics")
         with torch.no_grad(), full_precision(X):
+            # In float64: a mean is iterated further than float32 has digits.
             self._replace(self._enter(X.double(), learn=True), codes, weights)
         self._refresh()
 
@@ -165,7 +166,8 @@ class DomainStatistics(RunningStatistics):
             self._refresh()
         with torch.no_grad(), full_precision(X):
             self._stream(self._enter(X.double(), learn=True), codes, prior_trials)
-        self._stale = True
+        # A stream of a target, trial by trial, leaves the sources' statistic as it is.
+        self._stale = bool(self.source[codes].any())
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation, which needs the pooled statistic."""
@@ -191,6 +193,7 @@ class DomainStatistics(RunningStatistics):
         """Return the rows of trials; -1 and the pooled row are one."""
         if domain is None:
             return torch.full(X.shape[:1], self.n_domains, device=X.device)
+        # A list of codes is as good as a tensor.
         codes = torch.as_tensor(domain, device=X.device)
         if codes.shape != X.shape[:1]:
             fail(
@@ -273,6 +276,7 @@ class DomainStatistics(RunningStatistics):
 
     def get_extra_state(self) -> Tensor:
         """Return the names of the domains as JSON in bytes."""
+        # Bytes in a tensor: safetensors knows no strings.
         content = {"kind": self.kind, "domains": [list(name) for name in self.names]}
         return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 def gaussian(*shape: int, generator: torch.Generator | None) -> Tensor:
     """Return standard normal numbers, float64, on the generator's device."""
     place = None if generator is None else generator.device
+    # Always in float64: a float32 network starts at the same weights, rounded.
     return torch.randn(*shape, dtype=torch.float64, generator=generator, device=place)
 
 
@@ -16,6 +17,7 @@ def fill_uniform(
     *parameters: Tensor | None, fan_in: int, generator: torch.Generator | None
 ) -> None:
     """Draw parameters uniform within 1 / sqrt(fan_in), as torch's layers do."""
+    # A generator draws on its own device alone, wherever the weights are.
     place = None if generator is None else generator.device
     bound = fan_in**-0.5
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What layers ask of numbers: their precision, and that they are some."""
+"""What layers ask of trials: their size, numbers, and enough digits of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,20 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     bfloat16 has two digits.
     """
     kind = x.device.type
-    if torch.is_autocast_enabled(kind):
+    # Devices without autocast refuse even the question.
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
+
+
+def check_trial_shape(x: Tensor, n_chans: int, n_times: int) -> None:
+    """Raise unless x holds trials of the size that a network was made for."""
+    if x.ndim != 3 or x.shape[1:] != (n_chans, n_times):
+        fail(
+            f"x has shape {tuple(x.shape)}; this network was made for trials of "
+            f"{n_chans} channels and {n_times} samples",
+            fix=f"give an array of shape (batch, {n_chans}, {n_times})",
+        )
 
 
 def check_finite_trials(S: Tensor) -> None:

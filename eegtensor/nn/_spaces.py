@@ -6,7 +6,6 @@ scale and bias in the deformed space, then back. Statistics live in phi(X).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,11 +20,13 @@ from eegtensor.geometry.normalization import (
     Momenta,
     Norm,
     Statistics,
+    _wide,
     affine_geodesic,
     affine_update,
     fit_affine,
     flat_update,
     whiten,
+    whitened_log,
     whitening,
 )
 from eegtensor.geometry.spectral import congruence, spectral, symmetrize
@@ -111,6 +112,7 @@ class AffineSpace:
 
     def pool(self, mean: Tensor, variance: Tensor) -> Pair:
         """Return the Frechet mean of means."""
+        # Domains count alike, whatever the number of their trials.
         return frechet_mean(mean, tol=1e-10)[None], variance.mean(dim=0, keepdim=True)
 
     def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
@@ -130,13 +132,16 @@ class AffineSpace:
         log: bool,
     ) -> Tensor:
         """Centre by congruence and scale by a power, log(Z^p) = p log Z."""
+        # Inverted in float64 and rounded once.
         W = whitening(mean, self.congruence).to(V.dtype)
+        if log and bias is None:
+            T = _scaled(whitened_log(W, V, groups), scale)
+            return T if self.theta == 1.0 else T / self.theta
         Z = whiten(W, V, groups)
         if bias is not None:
+            # log(K Z^p K') is no multiple of log Z: one decomposition more.
             Y = congruence(self._root(bias).to(V.dtype), _power(Z, scale))
             return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
-        if log:
-            return _log(Z, 1.0 / self.theta, scale)
         if scale is not None:
             return _power(Z, scale / self.theta)
         return symmetrize(Z) if self.theta == 1.0 else _power(Z, 1.0 / self.theta)
@@ -152,29 +157,79 @@ class AffineSpace:
 class _Flat:
     """Statistics where means are arithmetic."""
 
-    norm: Norm
+    # What the dispersion of a batch is about: see `flat_update`.
+    about = "running"
+
+    def squared(self, V: Tensor) -> Tensor:
+        """Return squared norms, in the shape of the variance."""
+        raise NotImplementedError
 
     def update(
         self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
     ) -> Statistics:
         """Move by the weight of the batch."""
-        return flat_update(V, groups, old, momenta, self.norm.squared)
+        return flat_update(V, groups, old, momenta, self.squared, about=self.about)
 
     def fit(self, V: Tensor, groups: Groups) -> Pair:
-        """Return arithmetic means and mean squared norms about them."""
-        return fit_flat(V, groups, self.norm.squared)
+        """Return each group's mean and mean squared norm about it."""
+        (mean,) = groups.average(V)
+        (variance,) = groups.average(self.squared(V - groups.spread(mean)))
+        return mean, variance
 
     def pool(self, mean: Tensor, variance: Tensor) -> Pair:
         """Return the mean of means and of variances."""
         return mean.mean(dim=0, keepdim=True), variance.mean(dim=0, keepdim=True)
 
     def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
-        """Return mean and variance of both sets together."""
-        return move_flat(old, new, t, self.norm.squared)
+        """Return mean and variance of two sets of which the new one has share t."""
+        apart = new[0] - old[0]
+        between = self.squared(apart)
+        mean = old[0] + _wide(t, apart) * apart
+        return mean, _merged(old[1], new[1], between, _wide(t, between))
+
+
+class _FlatMatrices(_Flat):
+    """A vector space of symmetric or triangular matrices."""
+
+    norm: Norm
+
+    def squared(self, V: Tensor) -> Tensor:
+        """Return the squared norm of the metric."""
+        return self.norm.squared(V)
+
+    def enter(self, X: Tensor, unit: Tensor) -> Tensor:
+        """Return phi(X)."""
+        raise NotImplementedError
+
+    def origin(self, n: int) -> Tensor:
+        """Return 0."""
+        return torch.zeros(n, n)
+
+    def leave(
+        self,
+        V: Tensor,
+        mean: Tensor,
+        scale: Tensor | None,
+        groups: Groups,
+        bias: Tensor | None,
+        *,
+        log: bool,
+    ) -> Tensor:
+        """Subtract the mean, multiply, add the bias, and go back."""
+        V = _scaled(V - groups.spread(mean).to(V.dtype), scale)
+        if bias is not None:
+            # Centring has taken the unit out: the bias has none.
+            W = symmetrize(bias.double())
+            V = V + self.enter(W, W.new_ones(())).to(V.dtype)
+        return self._back(V, log)
+
+    def _back(self, V: Tensor, log: bool) -> Tensor:
+        """Return phi^{-1}(V) or its logarithm."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class LogEuclideanSpace(_Flat):
+class LogEuclideanSpace(_FlatMatrices):
     """phi(X) = log X, flat."""
 
     norm: Norm
@@ -183,29 +238,13 @@ class LogEuclideanSpace(_Flat):
         """Return log X."""
         return _log(X)
 
-    def origin(self, n: int) -> Tensor:
-        """Return 0."""
-        return torch.zeros(n, n)
-
-    def leave(
-        self,
-        V: Tensor,
-        mean: Tensor,
-        scale: Tensor | None,
-        groups: Groups,
-        bias: Tensor | None,
-        *,
-        log: bool,
-    ) -> Tensor:
-        """Subtract and multiply; no decomposition if the logarithm is asked for."""
-        V = _scaled(V - groups.spread(mean).to(V.dtype), scale)
-        if bias is not None:
-            V = V + _log(symmetrize(bias.double())).to(V.dtype)
+    def _back(self, V: Tensor, log: bool) -> Tensor:
+        # No decomposition where the logarithm is asked for.
         return V if log else spectral(symmetrize(V), EXP)
 
 
 @dataclass(frozen=True)
-class LogCholeskySpace(_Flat):
+class LogCholeskySpace(_FlatMatrices):
     """phi(X): Cholesky factor of X^theta with the logarithm of its diagonal, flat."""
 
     norm: Norm
@@ -213,6 +252,7 @@ class LogCholeskySpace(_Flat):
 
     def enter(self, X: Tensor, unit: Tensor) -> Tensor:
         """Return the coordinates of X^theta / unit."""
+        # What is below the diagonal of a factor has a unit, which would weigh it.
         return coordinates(_power(X, self.theta) / unit.to(X.dtype))
 
     def log_unit(self, X: Tensor) -> Tensor:
@@ -221,49 +261,27 @@ class LogCholeskySpace(_Flat):
         logs = factor.diagonal(dim1=-2, dim2=-1).log()
         return 2.0 * self.theta * logs.mean(dim=-1)
 
-    def origin(self, n: int) -> Tensor:
-        """Return 0."""
-        return torch.zeros(n, n)
-
-    def leave(
-        self,
-        V: Tensor,
-        mean: Tensor,
-        scale: Tensor | None,
-        groups: Groups,
-        bias: Tensor | None,
-        *,
-        log: bool,
-    ) -> Tensor:
-        """Subtract, multiply, and put the factor together again."""
-        V = _scaled(V - groups.spread(mean).to(V.dtype), scale)
-        if bias is not None:
-            V = V + coordinates(_power(symmetrize(bias.double()), self.theta)).to(
-                V.dtype
-            )
+    def _back(self, V: Tensor, log: bool) -> Tensor:
         Y = point(V)
         return _log(Y, 1.0 / self.theta) if log else _power(Y, 1.0 / self.theta)
 
 
-def fit_flat(V: Tensor, groups: Groups, squared: Callable[[Tensor], Tensor]) -> Pair:
-    """Return each group's mean and mean squared norm about it."""
-    (mean,) = groups.average(V)
-    (variance,) = groups.average(squared(V - groups.spread(mean)))
-    return mean, variance
+@dataclass(frozen=True)
+class VectorSpace(_Flat):
+    """Feature vectors, with one variance for each feature or for all of them."""
 
+    dispersion: str
+    # As torch's batch norm has it.
+    about = "batch"
 
-def move_flat(
-    old: Pair, new: Pair, t: Tensor, squared: Callable[[Tensor], Tensor]
-) -> Pair:
-    """Return mean and variance of two sets of which the new one has share t."""
-    apart = new[0] - old[0]
-    between = squared(apart)
-    mean = old[0] + t.view(-1, *(1 for _ in apart.shape[1:])) * apart
-    t = t.view(-1, *(1 for _ in between.shape[1:]))
-    return mean, _merged(old[1], new[1], between, t)
+    def squared(self, V: Tensor) -> Tensor:
+        """Return squared entries, or their mean over the features."""
+        squares = V.square()
+        return squares if self.dispersion == "vector" else squares.mean(dim=-1)
 
 
 def _merged(old: Tensor, new: Tensor, between: Tensor, t: Tensor) -> Tensor:
+    # Within the two sets, and between their means.
     return (1.0 - t) * old + t * new + t * (1.0 - t) * between
 
 
@@ -271,9 +289,9 @@ def _scaled(V: Tensor, scale: Tensor | None) -> Tensor:
     return V if scale is None else V * scale[:, None, None]
 
 
-def _log(X: Tensor, factor: float = 1.0, scale: Tensor | None = None) -> Tensor:
-    """Return the logarithm times a number and one number for each trial."""
-    out: Tensor = _scaled(spectral(X, LOG), scale)
+def _log(X: Tensor, factor: float = 1.0) -> Tensor:
+    """Return the logarithm times a number."""
+    out: Tensor = spectral(X, LOG)
     return out if factor == 1.0 else out * factor
 
 
@@ -282,37 +300,8 @@ def _power(X: Tensor, p: float | Tensor | None) -> Tensor:
     if p is None or (not isinstance(p, Tensor) and p == 1.0):
         return X
     if isinstance(p, Tensor):
+        # The gradient of p goes by its own way.
         out: Tensor = spectral(X, power(p.detach()[:, None]), parameter=p)
     else:
         out = spectral(X, power(p))
     return out
-
-
-@dataclass(frozen=True)
-class VectorSpace:
-    """Feature vectors, with one variance for each feature or for all of them."""
-
-    dispersion: str
-
-    def squared(self, V: Tensor) -> Tensor:
-        """Return squared entries, or their mean over the features."""
-        squares = V.square()
-        return squares if self.dispersion == "vector" else squares.mean(dim=-1)
-
-    def update(
-        self, V: Tensor, groups: Groups, old: Statistics, momenta: Momenta
-    ) -> Statistics:
-        """Move by the weight of the batch, whose variance is about its own mean."""
-        return flat_update(V, groups, old, momenta, self.squared, about="batch")
-
-    def fit(self, V: Tensor, groups: Groups) -> Pair:
-        """Return means and biased variances."""
-        return fit_flat(V, groups, self.squared)
-
-    def pool(self, mean: Tensor, variance: Tensor) -> Pair:
-        """Return the mean of means and of variances."""
-        return mean.mean(dim=0, keepdim=True), variance.mean(dim=0, keepdim=True)
-
-    def move(self, old: Pair, new: Pair, t: Tensor) -> Pair:
-        """Return mean and variance of both sets together."""
-        return move_flat(old, new, t, self.squared)

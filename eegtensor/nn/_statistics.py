@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eegtensor._check import fail
 from eegtensor.geometry._groups import Groups, group_trials
 from eegtensor.geometry._segments import make_segments
-from eegtensor.geometry.normalization import Momenta, Statistics
+from eegtensor.geometry.normalization import Momenta, Statistics, _wide
 from eegtensor.nn._reduce import all_reduce, is_distributed
 from eegtensor.nn._spaces import Pair, Space
 
@@ -148,6 +148,7 @@ class RunningStatistics(nn.Module):
     def _fit(self, V: Tensor, slot: Tensor, weights: Any = None) -> Pair:
         """Return mean and dispersion of each group, without momentum."""
         parts = make_segments(len(V), weights, slot, device=V.device)
+        # Groups are numbered without gaps: all of them have trials.
         every = torch.arange(parts.n, device=V.device)[:, None]
         member = (slot == every).double()
         groups = Groups(slot, member, member * parts.share)
@@ -184,7 +185,3 @@ class RunningStatistics(nn.Module):
             getattr(self, f"test_{name}")[rows] = value
         self.n_trials[rows] = n_trials.double()
         self.seen[rows] = True
-
-
-def _wide(flags: Tensor, like: Tensor) -> Tensor:
-    return flags.view(-1, *(1 for _ in like.shape[1:]))

@@ -100,6 +100,7 @@ class SPDNorm(RunningStatistics):
         self.n = n
         self.eps = eps
         self.detach_statistics = detach_statistics
+        # Statistics are of phi(X): a layer with another theta cannot read them.
         self.kind = metric if theta == 1.0 else f"{metric} of powers {theta}"
         space: MatrixSpace
         if metric == "log-euclidean":
@@ -144,8 +145,9 @@ class SPDNorm(RunningStatistics):
             X = symmetrize(floating(X))
         if learn and isinstance(self.space, LogCholeskySpace):
             self._learn_unit(self.space.log_unit(X))
-        # A copy: the next pass writes into the buffer, and backward may come later.
-        return self.space.enter(X, self.unit.clone())
+        # Before any trial the statistics are those of I, in whatever unit. A new
+        # tensor: the next pass writes into the buffer, backward may come later.
+        return self.space.enter(X, torch.where(self.unit.isnan(), 1.0, self.unit))
 
     def _learn_unit(self, logs: Tensor) -> None:
         """Take the unit of log-Cholesky coordinates from the first batch."""
@@ -201,7 +203,9 @@ class SPDBatchNorm(SPDNorm):
         Karcher steps from the arithmetic mean of a batch.
     theta, alpha, beta : float
         The family of metrics of Chen et al.: power deformation X^theta, and the
-        inner product alpha <V, W> + beta tr(V) tr(W).
+        inner product alpha <V, W> + beta tr(V) tr(W). Log-Euclidean is the same
+        for every theta, log-Cholesky knows neither alpha nor beta; congruence and
+        steps are of the affine-invariant metric alone.
     detach_statistics : False | "whitening" | True
         What the gradient leaves out: nothing (exact), the whitening by the
         arithmetic mean (the TSMNet authors' code) or mean and variance (LieBN's).
@@ -236,9 +240,9 @@ class SPDBatchNorm(SPDNorm):
         weights : Tensor, shape (batch,) | None
             Weights of the trials.
         """
+        codes = self._one_row(X, learn=True)
         with torch.no_grad(), full_precision(X):
-            V = self._enter(X.double(), learn=True)
-            self._replace(V, self._one_row(X), weights)
+            self._replace(self._enter(X.double(), learn=True), codes, weights)
 
     def update_statistics(self, X: Tensor, *, prior_trials: float = 10.0) -> None:
         """Move the statistics by new trials, as a running mean over all of them.
@@ -249,12 +253,14 @@ class SPDBatchNorm(SPDNorm):
         prior_trials : float
             For how many trials the statistics count that training left.
         """
+        codes = self._one_row(X, learn=True)
         with torch.no_grad(), full_precision(X):
-            V = self._enter(X.double(), learn=True)
-            self._stream(V, self._one_row(X), prior_trials)
+            self._stream(self._enter(X.double(), learn=True), codes, prior_trials)
 
     def _look_up(self, V: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Groups]:
         return self.test_mean, self.test_variance, look_up(codes, 1)[1]
 
-    def _one_row(self, X: Tensor) -> Tensor:
+    def _one_row(self, X: Tensor, *, learn: bool = False) -> Tensor:
+        if (learn or self.training) and not len(X):
+            fail("Statistics got no trials", fix="give one or more")
         return torch.zeros(X.shape[:1], dtype=torch.int64, device=X.device)

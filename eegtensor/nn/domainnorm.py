@@ -71,6 +71,7 @@ class DomainSPDBatchNorm(DomainStatistics, SPDNorm):
         **options: Unpack[SPDNormOptions],
     ) -> None:
         super().__init__(n, **options)
+        # Names add rows to the statistics, which must be there.
         self._name_rows(domains, unseen)
 
     def forward(self, X: Tensor, domain: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from eegtensor._check import fail
+from eegtensor.geometry._bridge import floating
 from eegtensor.geometry.normalization import rectify_where_needed
 from eegtensor.geometry.spectral import expm, logm
 from eegtensor.geometry.vectors import upper_vector
@@ -20,6 +21,17 @@ def _square(X: Tensor) -> Tensor:
     return X
 
 
+def check_threshold(threshold: float) -> float:
+    """Raise unless a threshold is a part of the mean eigenvalue; return it."""
+    if not 0.0 <= threshold < 1.0:
+        fail(
+            f"threshold={threshold!r}",
+            why="It is a part of the mean eigenvalue",
+            fix="choose a number from 0 to 1, such as 1e-4",
+        )
+    return threshold
+
+
 class ReEig(nn.Module):
     """Raise small eigenvalues (Huang and Van Gool, 2017), (..., n, n) to the same.
 
@@ -32,19 +44,13 @@ class ReEig(nn.Module):
 
     def __init__(self, threshold: float = 1e-4) -> None:
         super().__init__()
-        if not 0.0 <= threshold < 1.0:
-            fail(
-                f"threshold={threshold!r}",
-                why="It is a part of the mean eigenvalue",
-                fix="choose a number from 0 to 1, such as 1e-4",
-            )
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
 
     def forward(self, X: Tensor) -> Tensor:
         """Return X with eigenvalues of at least the threshold."""
         X = _square(X)
         with full_precision(X):
-            flat = X.reshape(-1, *X.shape[-2:])
+            flat = floating(X).reshape(-1, *X.shape[-2:])
             return rectify_where_needed(flat, self.threshold).view(X.shape)
 
     def extra_repr(self) -> str:
@@ -68,6 +74,7 @@ class LogEig(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Return log X, shape (..., n, n), or (..., n (n + 1) / 2) as vectors."""
         with full_precision(X):
+            # Autocast would put the logarithm together again in two digits.
             L: Tensor = logm(_square(X))
             return upper_vector(L) if self.vector else L
 

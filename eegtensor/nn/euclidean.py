@@ -63,7 +63,10 @@ class DomainBatchNorm(DomainStatistics):
         super().__init__()
         check_option("dispersion", dispersion, ("vector", "scalar", "none"))
         if n_features < 1 or not eps >= 0:
-            fail(f"n_features={n_features}, eps={eps}", fix="give at least 1, and 0")
+            fail(
+                f"n_features={n_features}, eps={eps}",
+                fix="n_features from 1, eps from 0 up",
+            )
         self.n_features = n_features
         self.eps = eps
         self.dispersion = dispersion
@@ -105,7 +108,9 @@ class DomainBatchNorm(DomainStatistics):
             y = V - groups.spread(mean).to(V.dtype)
             if self.scale is not None:
                 factor = self.scale * groups.spread((variance + self.eps).rsqrt())
-                y = y * factor.view(y.shape[0], -1).to(V.dtype)
+                # One variance a trial, or one a feature.
+                factor = factor if factor.ndim == 2 else factor[:, None]
+                y = y * factor.to(V.dtype)
             return y + self.bias.to(V.dtype)
 
     def _enter(self, X: Tensor, *, learn: bool) -> Tensor:
@@ -114,4 +119,5 @@ class DomainBatchNorm(DomainStatistics):
                 f"x has shape {tuple(X.shape)}",
                 fix=f"give vectors of shape (batch, {self.n_features})",
             )
+        # Nothing to learn: a variance takes the unit out by itself.
         return floating(X)

@@ -100,6 +100,7 @@ class GrassmannHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return logits (batch, n_outputs) of features (batch, n_features)."""
+        # Directions alone count: the length of h speaks for no class.
         unit = F.normalize(h.to(self.weight.dtype), dim=-1)
         projected = torch.einsum("bf,cfk->bck", unit, self.weight)
         # The root of zero has no gradient.

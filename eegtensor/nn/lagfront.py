@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from eegtensor.nn._lag import (
     lag_statistics,
     n_statistics,
 )
-from eegtensor.nn._precision import check_finite_trials, full_precision
+from eegtensor.nn._precision import (
+    check_finite_trials,
+    check_trial_shape,
+    full_precision,
+)
 
 PATHS = ("conv", "lag")
 
@@ -77,7 +82,9 @@ class LinearFront(nn.Module):
             fan_in = layer.weight[0].numel()
             fill_uniform(layer.weight, layer.bias, fan_in=fan_in, generator=generator)
             assert layer.bias is not None
+            # Their gradient is rounding, which Adam would blow up to whole steps.
             layer.bias.requires_grad_(False)
+        # Made of the length of the kernel alone: nothing to save.
         edges = edge_map(kernel).to(self.spatial.weight)
         self.register_buffer("edges", edges, persistent=False)
         self.path = path
@@ -108,7 +115,7 @@ class LinearFront(nn.Module):
         statistics : Tensor, shape (batch, n_statistics)
             Summed in float64, kept in the dtype of the weights.
         """
-        self._check_trials(x)
+        check_trial_shape(x, self.n_chans, self.n_times)
         with full_precision(x):
             return lag_statistics(x.to(self.spatial.weight.dtype), self.kernel)
 
@@ -131,11 +138,12 @@ class LinearFront(nn.Module):
         if x.ndim == 2:
             self._check_statistics(x)
         else:
-            self._check_trials(x)
+            check_trial_shape(x, self.n_chans, self.n_times)
         with full_precision(x):
             x = x.to(weight.dtype)
             temporal, spatial = self.temporal.weight[:, 0, 0], weight[..., 0]
             if projection is not None:
+                # In the wider dtype: only the product is rounded to that of the front.
                 wide = spatial.flatten(1).to(projection.dtype)
                 spatial = (projection.mT @ wide).to(weight.dtype)
                 spatial = spatial.view(-1, len(temporal), self.n_chans)
@@ -147,14 +155,6 @@ class LinearFront(nn.Module):
                 S = lag_covariance(x, temporal, spatial, self.edges, self.n_times)
         check_finite_trials(S)
         return S
-
-    def _check_trials(self, x: Tensor) -> None:
-        if x.ndim != 3 or x.shape[1:] != (self.n_chans, self.n_times):
-            fail(
-                f"x has shape {tuple(x.shape)}; this network was made for trials of "
-                f"{self.n_chans} channels and {self.n_times} samples",
-                fix=f"give an array of shape (batch, {self.n_chans}, {self.n_times})",
-            )
 
     def _check_statistics(self, x: Tensor) -> None:
         if self.path == "conv":
@@ -185,9 +185,9 @@ def _check_sizes(
         "n_spatial": n_spatial,
     }
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             fail(f"{name}={value!r}", fix="give a positive integer")
-    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+    if not isinstance(kernel, Integral) or kernel < 1 or kernel % 2 == 0:
         fail(
             f"The temporal kernel has {kernel!r} samples",
             why="Only an odd number can be centred on a sample",

@@ -7,7 +7,11 @@ from torch import Tensor, nn
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import floating
 from eegtensor.geometry.covariance import ESTIMATORS, covariances
-from eegtensor.nn._precision import check_finite_trials, full_precision
+from eegtensor.nn._precision import (
+    check_finite_trials,
+    check_trial_shape,
+    full_precision,
+)
 
 
 class CovariancePool(nn.Module):
@@ -80,7 +84,10 @@ class CovarianceFront(nn.Module):
                 fix="give n_chans = n_bands * (channels of one band)",
             )
         if not 1 <= n_windows <= n_times:
-            fail(f"{n_windows} windows of {n_times} samples")
+            fail(
+                f"{n_windows} windows of {n_times} samples",
+                fix=f"choose n_windows between 1 and {n_times}",
+            )
         self.n_chans, self.n_times = n_chans, n_times
         self.n_bands, self.n_windows = n_bands, n_windows
         self.size = n_chans // n_bands
@@ -114,13 +121,9 @@ class CovarianceFront(nn.Module):
         if x.ndim == 2 and x.shape[1] == self.n_statistics:
             return x.view(-1, *slots, self.size)
         if x.ndim == 4 and x.shape[1:3] == (self.n_bands, self.size):
+            # Bands with an axis of their own.
             x = x.flatten(1, 2)
-        if x.ndim != 3 or x.shape[1:] != (self.n_chans, self.n_times):
-            fail(
-                f"x has shape {tuple(x.shape)}; this network was made for trials of "
-                f"{self.n_chans} channels and {self.n_times} samples",
-                fix=f"give an array of shape (batch, {self.n_chans}, {self.n_times})",
-            )
+        check_trial_shape(x, self.n_chans, self.n_times)
         check_finite_trials(x)
         length = self.n_times // self.n_windows
         x = x[..., : length * self.n_windows]

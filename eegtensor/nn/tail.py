@@ -8,7 +8,6 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
 from eegtensor.geometry._bridge import floating
 from eegtensor.geometry.normalization import rectify_where_needed
 from eegtensor.geometry.vectors import upper_vector
@@ -16,6 +15,7 @@ from eegtensor.nn._domains import Name
 from eegtensor.nn._precision import full_precision
 from eegtensor.nn.batchnorm import SPDNormOptions
 from eegtensor.nn.domainnorm import DomainSPDBatchNorm
+from eegtensor.nn.eigen import check_threshold
 
 
 class SPDTail(nn.Module):
@@ -53,9 +53,7 @@ class SPDTail(nn.Module):
         **options: Unpack[SPDNormOptions],
     ) -> None:
         super().__init__()
-        if not 0 <= threshold < 1:
-            fail(f"threshold={threshold}", fix="give a part of the mean eigenvalue")
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         self.norm = DomainSPDBatchNorm(n, domains, unseen=unseen, **options)
 
     def forward(self, S: Tensor, domain: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eegtensor._check import fail
-from eegtensor.geometry import inv_sqrtm
+from eegtensor.geometry import inv_sqrtm, symmetrize
 from eegtensor.geometry.manifolds import SPD as SPDManifold
 
 
@@ -44,10 +44,6 @@ class Adapter(Protocol):
 
 def _normal(p: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(p.shape, dtype=p.dtype, device=p.device, generator=generator)
-
-
-def _sym(a: Tensor) -> Tensor:
-    return 0.5 * (a + a.mT)
 
 
 def _weighted(points: Tensor, weights: Tensor) -> Tensor:
@@ -97,7 +93,7 @@ class Stiefel:
 
     def rgrad(self, p: Tensor, g: Tensor) -> Tensor:
         """Return g - p sym(p'g)."""
-        return g - p @ _sym(p.mT @ g)
+        return g - p @ symmetrize(p.mT @ g)
 
     def inner(self, p: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Return tr(u'v), summed over leading axes."""
@@ -152,7 +148,7 @@ def _lyapunov(a: Tensor) -> Tensor:
         inverse = torch.linalg.inv_ex(a).inverse
         s = 0.5 * (s + inverse @ s @ inverse.mT)
         a = 0.5 * (a + inverse)
-    return _sym(s)
+    return symmetrize(s)
 
 
 class SPD:
@@ -168,6 +164,7 @@ class SPD:
 
     def __init__(self, manifold: geoopt.Manifold | None = None) -> None:
         self.manifold: Any = manifold
+        # geoopt's own retraction may leave the cone in float32.
         if not isinstance(manifold, SPDManifold):
             self.manifold = SPDManifold()
 

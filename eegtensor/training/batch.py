@@ -15,6 +15,7 @@ from eegtensor._check import fail
 Inputs = Any
 
 
+# Not compared: equality of tensors has no truth value.
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Trials that travel whole through a training step.
@@ -92,6 +93,7 @@ class Batch:
             for field in fields(self)
             for leaf in _leaves(getattr(self, field.name))
         ):
+            # Callers ask in every step: nothing is made anew where all is in place.
             return self
         return Batch(
             **{
@@ -112,6 +114,7 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _map(function, item) for key, item in value.items()}
     items = [_map(function, item) for item in value]
+    # A named tuple takes its parts one by one.
     return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 

@@ -37,11 +37,18 @@ class BestWeights:
         self.best_epoch = 0
         self._weights: dict[str, Any] = {}
 
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget an earlier run, whose best epoch is none of this one's."""
+        if state.epoch == 0:
+            self.best = math.inf if self.mode == "min" else -math.inf
+            self.best_epoch, self._weights = 0, {}
+
     def on_epoch_end(self, state: TrainState) -> None:
         """Keep a copy of the network if this epoch is the best so far."""
         value = state.history.column(self.monitor)[-1]
         if self._is_better(value):
             self.best, self.best_epoch = value, state.epoch
+            # Copies: training goes on in the tensors themselves.
             self._weights = {
                 name: v.detach().clone() if isinstance(v, Tensor) else v
                 for name, v in state.model.state_dict().items()
@@ -53,6 +60,7 @@ class BestWeights:
             state.model.load_state_dict(self._weights)
 
     def _is_better(self, value: float) -> bool:
+        # A comparison with NaN is false.
         return value < self.best if self.mode == "min" else value > self.best
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,6 +178,7 @@ class MomentumSchedule:
             "tau0": tau0,
             "compat": compat,
         }
+        # Options that make no sense are refused here, not when training starts.
         momentum_schedule(1, 1, **self._options)
 
     def on_epoch_start(self, state: TrainState) -> None:

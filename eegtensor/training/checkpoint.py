@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from eegtensor._check import fail, listing
-from eegtensor._optional import need
+from eegtensor.training.files import read_state, write_state
 from eegtensor.training.history import History
 from eegtensor.training.optim import load_optimizer
-from eegtensor.training.packing import pack, unpack
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import TrainState
@@ -64,22 +62,7 @@ class Checkpoint:
             "kinds": {name: type(p).__name__ for name, p in state.parts.items()},
             "parts": {name: p.state_dict() for name, p in state.parts.items()},
         }
-        tree, tensors = pack(content)
-        save = need("safetensors.torch", "saving checkpoints").save
-        header = {"format": _FORMAT, "state": json.dumps(tree)}
-        self._write(save(tensors, metadata=header))
-
-    def _write(self, content: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with scratch.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, self.path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_state(self.path, content, _FORMAT)
 
     def load(self, state: TrainState, *, any_seed: bool = False) -> bool:
         """Put a run where the file left it; return whether there was a file.
@@ -98,7 +81,11 @@ class Checkpoint:
         """
         if not self.resume or not self.path.exists():
             return False
-        content = self._read()
+        content = read_state(
+            self.path, _FORMAT, what="checkpoint", fix="delete it to start anew"
+        )
+        # random_state=None draws a seed, in place of which the run takes that of the
+        # file.
         seed = content["seed"] if any_seed else state.seed
         for name, here in (("seed", seed), ("n_trials", state.n_trials)):
             if content[name] != here:
@@ -118,28 +105,9 @@ class Checkpoint:
         state.seed = content["seed"]
         state.epoch, state.step = content["epoch"], content["step"]
         state.stop = content["stop"]
+        # In place: callbacks may hold the history.
         state.history.rows[:] = History(content["history"]).rows
         return True
-
-    def _read(self) -> dict[str, Any]:
-        safetensors = need("safetensors", "reading checkpoints")
-        try:
-            with safetensors.safe_open(self.path, framework="pt") as file:
-                header = file.metadata() or {}
-                # Copies: the file may be replaced while the run still uses them.
-                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
-        except (safetensors.SafetensorError, OSError) as error:
-            fail(
-                f"{self.path} is no whole checkpoint: {error}",
-                fix="delete it to start anew",
-                cause=error,
-            )
-        if header.get("format") != _FORMAT:
-            fail(
-                f"{self.path} is of format {header.get('format')!r}, not {_FORMAT!r}",
-                fix="give another path, or delete the file to start anew",
-            )
-        return unpack(json.loads(header["state"]), tensors)
 
     def _refuse(self, what: str, cause: BaseException | None = None) -> None:
         fail(

@@ -41,6 +41,7 @@ def evaluate(
     """
     loss = objective if isinstance(objective, WeightedSum) else WeightedSum(objective)
     if loss.scalar_terms or metrics:
+        # Of a part they would be another number, not a part of theirs.
         batch_size = len(data)
     network, device = Network(model), device_of(model)
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -49,6 +50,7 @@ def evaluate(
         for part in chunks(data, batch_size):
             batch = part.to(device)
             outputs = network(batch)
+            # The last batch may be smaller: its mean counts for less.
             total += loss(batch, outputs, StepContext(network, loss, batch)) * len(part)
             for name, metric in (metrics or {}).items():
                 scores[name] = float(metric(outputs, batch))
@@ -62,5 +64,6 @@ def balanced_accuracy(outputs: Tensor, batch: Batch) -> Tensor:
     classes = torch.arange(outputs.shape[1], device=outputs.device)
     truth = (batch.y[:, None] == classes).double()
     hits = (outputs.argmax(dim=1) == batch.y).double() @ truth
+    # A class without trials has no recall.
     occurs = truth.sum(dim=0) > 0
     return (hits[occurs] / truth.sum(dim=0)[occurs]).mean()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from eegtensor._check import fail, listing
+from eegtensor.training.files import written_whole
 
 
 class History(Sequence[Mapping[str, float]]):
@@ -37,6 +37,7 @@ class History(Sequence[Mapping[str, float]]):
     @property
     def names(self) -> list[str]:
         """Names of the columns, in order of appearance."""
+        # Not every epoch need measure the same.
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def append(self, row: Mapping[str, float]) -> None:
@@ -60,10 +61,10 @@ class History(Sequence[Mapping[str, float]]):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows to a file, which is never seen half written."""
-        path = Path(path)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        with scratch.open("w", newline="", encoding="utf-8") as file:
+        with (
+            written_whole(path) as scratch,
+            scratch.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self.names)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(scratch, path)

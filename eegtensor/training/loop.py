@@ -98,6 +98,8 @@ def train(
     EEGTensorError
         If parts do not fit together, or the loss is not finite.
     """
+    if epochs < 1:
+        fail(f"epochs={epochs}", why="Nothing would be trained", fix="give at least 1")
     place = device_of(model) if device is None else as_device(device)
     loss = WeightedSum(objective)
     for module in (model, *loss.modules):
@@ -156,8 +158,7 @@ def train(
                 row["valid_loss"] = evaluate(model, validation, loss)["loss"]
             elif validation is not None:
                 row |= {name: float(v) for name, v in validation(model).items()}
-            row["seconds"] = time.perf_counter() - started
-            state.history.append(row)
+            state.history.append(row | {"seconds": time.perf_counter() - started})
             call("on_epoch_end")
             if checkpoint is not None:
                 checkpoint.save(state)

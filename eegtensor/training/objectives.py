@@ -75,6 +75,7 @@ class WeightedSum:
         trial_losses: Tensor | None = None
         for factor, objective in self.terms:
             loss = objective(context.model, batch, outputs, context)
+            # A loss of shape (n, 1) would meet weights (n,) as n x n, unnoticed.
             if loss.shape != ((len(batch),) if objective.per_trial else ()):
                 fail(
                     f"{type(objective).__name__} returned a loss of shape "
@@ -86,6 +87,7 @@ class WeightedSum:
                 part = loss.detach() * factor
                 trial_losses = part if trial_losses is None else trial_losses + part
                 loss = (loss if batch.weight is None else loss * batch.weight).mean()
+            # A product with one would be one more node of the graph in every step.
             loss = loss if factor == 1.0 else loss * factor
             total = loss if total is None else total + loss
         context.trial_losses = trial_losses

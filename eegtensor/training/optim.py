@@ -60,6 +60,7 @@ def make_optimizer(
             fix="set requires_grad on the parameters that should be trained",
         )
     for parameter_name, p in named:
+        # An unknown manifold is an error here, not hours later in a perturbation.
         adapter_of(p, f"The parameter {parameter_name!r}")
     curved = [p for _, p in named if is_manifold_parameter(p)]
     flat = [p for _, p in named if not is_manifold_parameter(p)]
@@ -82,6 +83,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         If it holds none of its parameters, or would move parameters off their
         manifolds.
     """
+    # It may hold more than these, such as parameters of an objective.
     names = {id(p): name for name, p in model.named_parameters()}
     held = [
         (names[id(p)], p, group)
@@ -98,6 +100,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
             fix="make it with make_optimizer(model), after model is built",
         )
     curved = [(name, group) for name, p, group in held if is_manifold_parameter(p)]
+    # torch steps along straight lines, also off a manifold.
     if curved and type(optimizer).__module__.startswith("torch."):
         fail(
             f"{kind} would move parameters off their manifolds: "

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from eegtensor._check import check_option, fail
+from eegtensor.geometry.normalization import Momenta
 
 # Epochs at the end with constant momenta, as published for runs of 50.
 _SETTLED = 10
-
-
-class Momenta(NamedTuple):
-    """Weight of a new batch in the statistics of training and of evaluation."""
-
-    eta: float
-    eta_test: float
 
 
 def momentum_schedule(
@@ -69,6 +61,7 @@ def momentum_schedule(
             fix="give the trials of one domain in a batch, at most the whole batch",
         )
     settled = _SETTLED if n_epochs > _SETTLED + 1 else n_epochs // 5
+    # At least 2: a rule for one epoch would be 0 / 0.
     last = max(n_epochs - settled, 2)
     w = max(last - epoch, 0) / (last - 1)
     ratio = domain_batch_size / batch_size

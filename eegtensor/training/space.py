@@ -84,6 +84,7 @@ class ParamSpace:
 
     def norm(self, u: Tangent, at: Points | None = None) -> Tensor:
         """Return the length of a tangent, a scalar in float64."""
+        # Rounding may leave the square of a tiny tangent negative.
         return self.inner(u, u, at).clamp_min(0.0).sqrt()
 
     @torch.no_grad()

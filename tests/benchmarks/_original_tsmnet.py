@@ -16,11 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
-import importlib.util
 import json
-import os
-import sys
 import time
 import types
 from collections.abc import Iterator
@@ -29,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from geoopt.optim import RiemannianAdam
+from _peers import authors_optimizer, load_spdnets
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -47,27 +43,6 @@ SETS: dict[str, tuple[dict[str, Any], int | None]] = {
     "bnci_iv_2b": ({"band": (4.0, 36.0), "tmin": 0.5, "tmax": 3.5}, None),
     "eegmat": ({"band": (4.0, 36.0), "tmin": 0.0, "tmax": 4.0}, 6),
 }
-
-
-def load_spdnets(checkout: str | Path | None = None) -> types.SimpleNamespace:
-    """The authors' modules: ``.tsmnet`` and ``.batchnorm``."""
-    path = Path(checkout or os.environ["EEGTENSOR_TSMNET"]).resolve()
-    if not (path / "spdnets").is_dir():
-        raise FileNotFoundError(f"no spdnets package in {path}")
-    if importlib.util.find_spec("skorch") is None and "skorch" not in sys.modules:
-        skorch, callbacks = types.ModuleType("skorch"), types.ModuleType("callbacks")
-        # The schedulers call super().initialize() and nothing else of skorch.
-        base = type("Callback", (), {"initialize": lambda self: self})
-        setattr(callbacks, "Callback", base)  # noqa: B010
-        setattr(skorch, "NeuralNet", object)  # noqa: B010
-        setattr(skorch, "callbacks", callbacks)  # noqa: B010
-        sys.modules |= {"skorch": skorch, "skorch.callbacks": callbacks}
-    if str(path) not in sys.path:
-        sys.path.insert(0, str(path))
-    return types.SimpleNamespace(
-        tsmnet=importlib.import_module("spdnets.models.tsmnet"),
-        batchnorm=importlib.import_module("spdnets.batchnorm"),
-    )
 
 
 def batches(domain: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -149,14 +124,7 @@ def fit_predict(
         nsamples=x.shape[2],
         device=torch.device("cpu"),
     )
-    undecayed = [p for n, p in model.named_parameters() if n == "spdnet.0.W"]
-    decayed = [p for n, p in model.named_parameters() if n != "spdnet.0.W"]
-    assert len(undecayed) == 1
-    optimizer = RiemannianAdam(
-        [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}],
-        lr=1e-3,
-        weight_decay=1e-4,
-    )
+    optimizer = authors_optimizer(model)
     # Their scheduler as it is, with tau where the layer wants 1 - tau.
     scheduler = original.batchnorm.MomentumBatchNormScheduler(
         epochs=EPOCHS - 10, bs=BATCH / DOMAINS_PER_BATCH, bs0=BATCH, tau0=TAU0

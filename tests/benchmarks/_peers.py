@@ -9,24 +9,21 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import geoopt
 import torch
+from geoopt.optim import RiemannianAdam
 from torch import Tensor, nn
 
 Step = Callable[[], Tensor]
 
 
-def authors_code() -> Any | None:
-    """Module ``spdnets.models.tsmnet`` of the checkout EEGTENSOR_TSMNET, or None."""
-    path = os.environ.get("EEGTENSOR_TSMNET")
-    if not path:
-        return None
-    if not (Path(path) / "spdnets").is_dir():
-        raise FileNotFoundError(f"EEGTENSOR_TSMNET={path} holds no folder spdnets")
-    if path not in sys.path:
-        sys.path.insert(0, path)
+def load_spdnets(checkout: str | Path | None = None) -> types.SimpleNamespace:
+    """The authors' modules ``tsmnet`` and ``batchnorm`` of a checkout."""
+    path = Path(checkout or os.environ["EEGTENSOR_TSMNET"]).resolve()
+    if not (path / "spdnets").is_dir():
+        raise FileNotFoundError(f"{path} holds no folder spdnets")
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
     # spdnets takes two names of skorch, for its callbacks only: stand-ins will do.
     skorch, callbacks = types.ModuleType("skorch"), types.ModuleType("callbacks")
     base = type("Callback", (), {"initialize": lambda self: self})
@@ -37,21 +34,32 @@ def authors_code() -> Any | None:
     added = [name for name in stubs if name not in sys.modules]
     sys.modules |= {name: stubs[name] for name in added}
     try:
-        return importlib.import_module("spdnets.models.tsmnet")
+        return types.SimpleNamespace(
+            tsmnet=importlib.import_module("spdnets.models.tsmnet"),
+            batchnorm=importlib.import_module("spdnets.batchnorm"),
+        )
     finally:
         for name in added:
             del sys.modules[name]
 
 
+def authors_optimizer(model: nn.Module) -> RiemannianAdam:
+    """As their configuration has it: weight decay, but not of the BiMap."""
+    undecayed = [p for n, p in model.named_parameters() if n == "spdnet.0.W"]
+    decayed = [p for n, p in model.named_parameters() if n != "spdnet.0.W"]
+    assert len(undecayed) == 1
+    groups = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
+    return RiemannianAdam(groups, lr=1e-3, weight_decay=1e-4)
+
+
 def authors_step(
     x: Tensor, y: Tensor, domain: Tensor, *, classes: int, device: str = "cpu"
 ) -> tuple[nn.Module, Step] | None:
-    """The authors' network and its training step on trials in volts."""
-    module = authors_code()
-    if module is None:
+    """The authors' network and its step on trials in volts, or None without it."""
+    if not os.environ.get("EEGTENSOR_TSMNET"):
         return None
     torch.manual_seed(0)
-    model = module.TSMNet(
+    model = load_spdnets().tsmnet.TSMNet(
         temporal_filters=4,
         bnorm="spddsbn",
         domains=domain.unique(),
@@ -60,13 +68,7 @@ def authors_step(
         nsamples=x.shape[2],
         device=torch.device(device),
     )
-    W = [p for n, p in model.named_parameters() if n == "spdnet.0.W"]
-    rest = [p for n, p in model.named_parameters() if n != "spdnet.0.W"]
-    groups: list[dict[str, Any]] = [
-        {"params": rest},
-        {"params": W, "weight_decay": 0.0},
-    ]
-    optimizer = geoopt.optim.RiemannianAdam(groups, lr=1e-3, weight_decay=1e-4)
+    optimizer = authors_optimizer(model)
     # Its SPD part stays on the CPU, by its constructor.
     microvolts, y, domain = 1e6 * x.to(device), y.cpu(), domain.cpu()
 

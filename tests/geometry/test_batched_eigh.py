@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from eegtensor._check import EEGTensorError
 from eegtensor.geometry import _batched_eigh as module
 from eegtensor.geometry._batched_eigh import (
+    definite,
     eigh,
     eigvalsh,
     kernel_available,
@@ -190,11 +191,15 @@ def test_each_dtype_is_cached_in_a_file_of_its_own() -> None:
     kernel = pytest.importorskip("eegtensor.geometry._eigh_kernel")
     names = set()
     for dtype in DTYPES:
-        driver = kernel._compiled_driver(torch.zeros(0, dtype=dtype).numpy().dtype)
-        names.add(driver.py_func.__qualname__)
         eigh(torch.eye(8, dtype=dtype).expand(8, 8, 8))
-        assert len(driver.signatures) == 1
-    assert len(names) == 2
+        assert definite(torch.eye(8, dtype=dtype).expand(8, 8, 8), 0.01) is not None
+        for function in (kernel._decompose, kernel._find_definite):
+            driver = kernel._compiled(
+                function, torch.zeros(0, dtype=dtype).numpy().dtype
+            )
+            names.add(driver.py_func.__qualname__)
+            assert len(driver.signatures) == 1
+    assert len(names) == 4
 
 
 def test_tensors_of_every_kind(either: bool) -> None:

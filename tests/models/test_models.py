@@ -83,6 +83,16 @@ def test_unit_of_the_signals_does_not_matter(name: str) -> None:
     torch.testing.assert_close(logits[1], logits[3], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["no norm", "log-variance, no norm"])
+def test_without_a_norm_the_first_batch_sets_the_unit_for_good(name: str) -> None:
+    x, _, domain = trials()
+    net = NETWORKS[name]()
+    net(x, domain)
+    expected = net.eval()(2.0 * x, domain)
+    net.train()(10.0 * x, domain)
+    assert torch.equal(net.eval()(2.0 * x, domain), expected)
+
+
 @pytest.mark.parametrize("name", ["conv", "lag", "log-variance"])
 def test_unit_does_not_matter_in_float32(name: str) -> None:
     x, y, domain = trials()
@@ -94,6 +104,15 @@ def test_unit_does_not_matter_in_float32(name: str) -> None:
         logits.append(net(unit * x, domain).detach())
         assert logits[-1].dtype == torch.float32
     torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["filter bank", "SPDNet", "Tensor-CSPNet"])
+def test_autocast_leaves_covariances_alone(name: str) -> None:
+    x = trials()[0].float()
+    net = NETWORKS[name](dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        S = net.spd(x)
+    assert torch.equal(S, net.spd(x))
 
 
 @with_names
@@ -195,6 +214,16 @@ def test_new_people_come_and_go(name: str) -> None:
     net.forget(["new"])
     assert net.norm.names == NETWORKS[name]().norm.names
     assert torch.equal(net(data[0], data[2]), known)
+
+
+@pytest.mark.parametrize("unseen", ["adapt", "raise"])
+def test_a_norm_of_all_trials_knows_nobody_as_unseen(unseen: str) -> None:
+    x, _, domain = trials()
+    net, plain = NETWORKS["no domains"](unseen=unseen), NETWORKS["no domains"]()
+    for network in (net, plain):
+        network.fit_statistics(x)
+        network.eval()
+    assert torch.equal(net(x[:3], domain[:3]), plain(x[:3]))
 
 
 def test_without_a_norm_adaptation_does_nothing() -> None:

@@ -293,6 +293,23 @@ def test_a_stream_equals_a_refit(metric: str) -> None:
         assert (a - b).norm() / b.norm() < (1e-12 if exact else 0.05)
 
 
+def test_a_stream_moves_the_pooled_statistic_of_sources_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    norm = fitted()
+    norm.add_domains(["target"], source=False)
+    pooled, x = norm.test_mean[-1].clone(), covariances(1, 5, seed=8)
+    refresh, calls = norm._refresh, []
+    monkeypatch.setattr(norm, "_refresh", lambda: (calls.append(1), refresh()))
+    for _ in range(3):
+        norm.update_statistics(x, norm.encode(["target"]))
+    assert not calls and torch.equal(norm.eval().test_mean[-1], pooled)
+    norm.update_statistics(x, norm.encode(NAMES[:1]))
+    norm.eval()
+    expected = frechet_mean(norm.test_mean[:3], tol=1e-10)
+    assert calls and (norm.test_mean[-1] - expected).abs().max() < 1e-10
+
+
 def test_a_stream_starts_at_the_pooled_statistic() -> None:
     norm = fitted()
     norm.add_domains(["new"], source=False)
@@ -319,6 +336,16 @@ def test_weights_count_in_each_domain() -> None:
         assert (norm.test_mean[d] - expected).abs().max() < 1e-8
     with pytest.raises(EEGTensorError, match="weights"):
         norm.fit_statistics(X, domain, weights=-weights)
+
+
+@metrics
+def test_before_any_trial_statistics_are_those_of_the_identity(metric: str) -> None:
+    X, domain = batch()
+    norm = DomainSPDBatchNorm(5, NAMES, metric=metric, dtype=torch.float64).eval()
+    # The start's variance is 1, and eps is added to it.
+    expected = 1e-4 * X.abs().amax()
+    assert (norm(X, domain) - X).abs().max() < expected
+    assert (norm.log(X) - logm(X)).abs().max() < 1e-4 * logm(X).abs().amax()
 
 
 def test_log_cholesky_learns_its_unit_once() -> None:
@@ -357,21 +384,6 @@ def test_the_path_of_a_gpu_is_the_same(
         monkeypatch.setattr(f"eegtensor.geometry.{module}._eager_cpu", lambda X: False)
     for a, b in zip(run(), expected, strict=True):
         assert (a.double() - b.double()).norm() < 1e-12 * max(1.0, b.double().norm())
-
-
-@pytest.mark.parametrize("device_name", ["cuda"])
-def test_a_training_step_does_not_wait_for_the_gpu(device_name: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-    X, domain = (part.to(device_name) for part in batch())
-    norm = DomainSPDBatchNorm(5, NAMES, device=device_name)
-    norm(X, domain).sum().backward()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        norm.set_momentum(0.5, 0.2)
-        norm(X.requires_grad_(), domain).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_vector_norm_has_the_same_table() -> None:

@@ -103,3 +103,12 @@ def test_adaptation_and_stream() -> None:
     assert (stream.test_variance[:3] - norm.test_variance[:3]).abs().max() < 1e-12
     with pytest.raises(EEGTensorError, match=r"\(12, 3\)"):
         norm(x[:, :3], domain)
+
+
+@pytest.mark.parametrize("dispersion", ["vector", "scalar", "none"])
+def test_no_trials(dispersion: str) -> None:
+    norm = DomainBatchNorm(4, ["a"], dispersion=dispersion)
+    none = torch.zeros(0, 4)
+    with pytest.raises(EEGTensorError, match="no trials"):
+        norm(none, torch.zeros(0, dtype=torch.int64))
+    assert norm.eval()(none).shape == (0, 4)

@@ -199,6 +199,18 @@ def test_layers_pickle_copy_and_export(name: str) -> None:
     torch.testing.assert_close(exported(S), expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("layer", [ReEig(), LogEig(), ExpEig(), TangentVector()])
+def test_no_matrices_and_narrow_ones(layer: nn.Module) -> None:
+    none = layer(torch.zeros(0, 3, 3))
+    assert none.numel() == 0 and len(none) == 0
+    X = torch.diag(torch.tensor([1.0, 2.0, 4.0]))
+    for dtype in (torch.float16, torch.bfloat16, torch.int64):
+        # These values are exact in every type, and no type of them has eigenvalues.
+        torch.testing.assert_close(
+            layer(X.to(dtype)).double(), layer(X.double()), rtol=1e-5, atol=1e-5
+        )
+
+
 def test_mistakes() -> None:
     with pytest.raises(EEGTensorError, match="from 3 to 4"):
         BiMap(3, 4)

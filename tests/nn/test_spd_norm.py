@@ -15,6 +15,7 @@ from torch.autograd import gradcheck
 from eegtensor import EEGTensorError
 from eegtensor.geometry import logm
 from eegtensor.nn import DomainSPDBatchNorm, SPDBatchNorm
+from eegtensor.nn.batchnorm import METRICS
 
 NAMES = ["ann", "bob", "eve", "joe"]
 VARIANTS: dict[str, tuple[dict[str, Any], Affine | Flat]] = {
@@ -377,3 +378,12 @@ def test_shapes_are_checked() -> None:
     bad[1, 0, 0] = float("nan")
     with pytest.raises(EEGTensorError, match="NaN"):
         SPDBatchNorm(4)(bad)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_trials(metric: str) -> None:
+    norm, none = SPDBatchNorm(4, metric=metric), torch.zeros(0, 4, 4)
+    for call in (norm, norm.log, norm.fit_statistics, norm.update_statistics):
+        with pytest.raises(EEGTensorError, match="no trials"):
+            call(none)
+    assert norm.eval()(none).shape == none.shape

@@ -61,6 +61,14 @@ def test_best_weights_come_back_bit_for_bit(fit, equal):
     assert not equal(kept[1], kept[4])
 
 
+def test_an_earlier_run_is_forgotten(fit, equal):
+    best = BestWeights()
+    fit([0.5, 1.0], best)
+    net, kept, _ = fit([3.0, 2.0, 4.0], best)
+    assert (best.best, best.best_epoch) == (2.0, 2)
+    assert equal(net.state_dict(), kept[1])
+
+
 def test_early_stopping(fit, equal):
     stop = EarlyStopping(patience=2)
     net, kept, history = fit([3.0, 1.0, 2.0, 1.5, 0.0], stop)

@@ -98,6 +98,20 @@ def test_same_seed_same_result_and_torch_is_left_alone(toy, trials, equal):
     assert torch.equal(torch.rand(1), drawn_a)
 
 
+def test_every_epoch_draws_anew(toy, trials):
+    drawn = []
+
+    class Draws:
+        def on_step_end(self, state):
+            generator = state.context.generator
+            drawn.extend([torch.rand(1), torch.rand(1, generator=generator)])
+
+    data = trials(40)
+    sampler = ShuffleSampler(40, batch_size=20)
+    fit(toy(), data, sampler=sampler, epochs=3, callbacks=[Draws()])
+    assert len(drawn) == 12 and len(set(torch.cat(drawn).tolist())) == 12
+
+
 class Sharpness:
     """SAM: one step up the gradient in the product metric, second gradient there."""
 
@@ -461,6 +475,7 @@ def test_a_step_does_not_wait_for_the_gpu(toy, trials, device):
         ({"objective": []}, "no objective"),
         ({"objective": F.cross_entropy}, "does not say whether"),
         ({"device": "tpu"}, "is not known"),
+        ({"epochs": 0}, "epochs=0"),
     ],
 )
 def test_mistakes(toy, trials, changes, message):

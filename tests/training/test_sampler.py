@@ -59,6 +59,15 @@ def test_groups_keep_the_proportions_of_their_domain(rng):
     assert worst[False] > 3
 
 
+def test_what_is_left_out_has_the_proportions_too():
+    y = np.repeat([0, 1], [12, 7])
+    sampler = DomainBalancedSampler(np.zeros(19), y, batch_size=10, domains_per_batch=1)
+    for epoch in range(30):
+        (batch,) = sampler.indices(epoch)
+        # 10 of 19 trials: 6.3 of the first class, to one.
+        assert abs(np.count_nonzero(y[batch.numpy()] == 0) - 120 / 19) < 1.4
+
+
 def test_groups_of_one_domain_share_each_class_to_one(rng):
     """Dealt like cards: whole domains, nothing left over."""
     domain, y = people(rng, [60, 60, 60, 60, 60])

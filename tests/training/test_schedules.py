@@ -43,6 +43,12 @@ def test_any_length_falls_from_one_to_the_share(n_epochs):
         assert etas[-1] == pytest.approx(0.2)
 
 
+def test_short_runs_settle_over_their_last_fifth():
+    for n_epochs, first in ((5, 4), (10, 8), (11, 9), (12, 2), (50, 40)):
+        etas = [momentum_schedule(k, n_epochs).eta for k in range(1, n_epochs + 1)]
+        assert etas.index(pytest.approx(0.2)) == first - 1
+
+
 def test_mistakes():
     with pytest.raises(EEGTensorError, match="count epochs from 1"):
         momentum_schedule(0, 50)
