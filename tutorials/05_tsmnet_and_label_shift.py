@@ -186,8 +186,8 @@ assert lost > 0.03 and mended > 0.5 * lost
 # %%
 network.set_params(adaptation="spdim-bias").adapt(target.X, **here)
 print(*network.adaptation_.values(), sep=", ")
-few = {name: column[:6] for name, column in here.items()}
-network.adapt(target.X[:6], **few)
+few = {name: column[:3] for name, column in here.items()}
+network.adapt(target.X[:3], **few)
 print(network.adaptation_[network.last_target_])
 assert "fewer" in network.adaptation_[network.last_target_]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -41,7 +40,12 @@ from eegtensor.training import (
     train,
 )
 from eegtensor.training.sampler import as_seed
-from eegtensor.transfer._perdomain import TARGET, _refuse_single, _target_names
+from eegtensor.transfer._perdomain import (
+    TARGET,
+    _names_or_last,
+    _refuse_single,
+    _target_names,
+)
 from eegtensor.transfer._retarget import (
     check_adaptation,
     check_label_shift,
@@ -91,22 +95,8 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
     prior: str
     prior_trials: float
     unseen: str
-    device: str
     random_state: int | None
     verbose: bool
-    # A module whose parts mypy cannot know.
-    network_: Any
-
-    @abstractmethod
-    def _build(
-        self,
-        n_chans: int,
-        n_outputs: int,
-        n_times: int,
-        domains: Sequence[Domain],
-        generator: torch.Generator | None,
-    ) -> Any:
-        """Return an `SPDNetwork`, initialised from the generator."""
 
     def _inputs(self, X: NDArray, order: NDArray | None = None) -> Tensor:
         """Return what `network_` takes of trials, on the CPU.
@@ -181,6 +171,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         # Torch's layers draw weights of their own before ours replace them.
         with torch.random.fork_rng([]):
             network = self._build(n_chans, len(classes), n_times, table, generator)
+        # Before the training that would be for nothing.
         check_label_shift(network, self.adaptation)
         self.network_ = network.to(device).eval()
         self.classes_ = classes
@@ -196,9 +187,9 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         self._train(data, kept, seed)
         fit_statistics(self.network_, data)
         self.prior_ = np.bincount(labels, minlength=len(classes)) / len(labels)
-        self.adaptation_: dict[Domain, str] = {}
+        self.adaptation_ = {}
         # Labelled target trials come with the sources: see Pipeline.
-        self.last_target_: Domain | None = TARGET if TARGET in table else None
+        self.last_target_ = TARGET if TARGET in table else None
         return self
 
     def _train(self, data: Batch, kept: NDArray[np.bool_], seed: int) -> None:
@@ -356,19 +347,18 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
     ) -> NDArray:
         """Return logits; of two classes the second's minus the first's, (n_trials,)."""
         z: NDArray = self._logits(X, subjects, sessions).numpy()
+        # scikit-learn wants one number for two classes, positive for the second.
         return z[:, 1] - z[:, 0] if z.shape[1] == 2 else z
 
     def _logits(
         self, X: NDArray, subjects: ArrayLike | None, sessions: ArrayLike | None
     ) -> Tensor:
         X = self._check_fitted_to(X)
-        names = domain_names(len(X), subjects, sessions)
+        names = _names_or_last(len(X), subjects, sessions, self.last_target_)
         network, policy = self.network_, self.unseen
-        # Without names there is no unseen domain to adapt to or to refuse.
-        if subjects is None and sessions is None:
+        # Without names, or statistics by name, no domain is to adapt to or to refuse.
+        if (subjects is None and sessions is None) or not self.can_adapt:
             policy = "pooled"
-            if self.last_target_ is not None:
-                names = [self.last_target_] * len(X)
         codes = encode(network, names)
         new = (codes == UNSEEN).cpu().numpy()
         if new.any() and policy != "pooled":
@@ -378,6 +368,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             # Of this batch and for it alone: nothing is kept.
             network, _ = self._retargeted(X[new], unknown, "unseen='adapt'")
             codes = encode(network, names)
+        # On the CPU: trials go to the device batch by batch.
         data = Batch(self._inputs(X), domain=codes.cpu())
         return forward_all(network, data).double().cpu()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from eegtensor.domains import domain_names, encode_domains
+from eegtensor.domains import encode_domains
 from eegtensor.models.patterns import ClassPatterns, class_patterns
 from eegtensor.training import device_of
 from eegtensor.transfer._network import NetworkClassifier
+from eegtensor.transfer._perdomain import _names_or_last
 from eegtensor.transfer._retarget import encode
 
 
@@ -48,9 +49,7 @@ class PatternedNetwork(NetworkClassifier):
             is the same for all trials.
         """
         X = self._check_fitted_to(X)
-        names = domain_names(len(X), subjects, sessions)
-        if subjects is None and sessions is None and self.last_target_ is not None:
-            names = [self.last_target_] * len(X)
+        names = _names_or_last(len(X), subjects, sessions, self.last_target_)
         network = self.network_
         # A network without statistics by domain still hears domains that differ.
         codes = (

@@ -196,13 +196,10 @@ class PerDomain(DomainTransformer):
             statistics is refused.
         """
         X = self._check_fitted_to(X)
-        names = domain_names(len(X), subjects, sessions)
+        names = _names_or_last(len(X), subjects, sessions, self.last_target_)
         # Without names there is no unseen domain to adapt to or to refuse.
-        policy = self.unseen
-        if subjects is None and sessions is None:
-            policy = "pooled"
-            if self.last_target_ is not None:
-                names = [self.last_target_] * len(X)
+        nameless = subjects is None and sessions is None
+        policy = "pooled" if nameless else self.unseen
         codes = self.domains_.encode(names)
         statistics = self.statistics_
         unseen = codes == UNSEEN
@@ -286,6 +283,18 @@ def _target_names(
 ) -> list[Domain]:
     if subjects is None and sessions is None:
         return [TARGET] * n_trials
+    return domain_names(n_trials, subjects, sessions)
+
+
+def _names_or_last(
+    n_trials: int,
+    subjects: ArrayLike | None,
+    sessions: ArrayLike | None,
+    last: Domain | None,
+) -> list[Domain]:
+    """Return the domains of trials; without names, the one adapted last."""
+    if subjects is None and sessions is None and last is not None:
+        return [last] * n_trials
     return domain_names(n_trials, subjects, sessions)
 
 

@@ -160,6 +160,7 @@ def _centres(
 
 def _place(norm: nn.Module, rows: Tensor, found: Centres) -> None:
     """Put centres and variances where the fit has put mean and dispersion."""
+    # Domains whose trials were too few, or unconvincing, keep the refit.
     moved = torch.tensor([action in LABEL_SHIFT for action in found.action])
     rows, moved = rows[moved.to(rows.device)], moved.to(found.centre.device)
     for prefix in ("", "test_"):

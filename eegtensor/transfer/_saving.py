@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from eegtensor._check import fail
-from eegtensor._optional import need
 from eegtensor.domains import Domain
 from eegtensor.features._base import check_fitted
 from eegtensor.training import History, as_device
-from eegtensor.training.packing import pack, unpack
+from eegtensor.training.files import read_state, write_state
 
 _FORMAT = "eegtensor classifier 1"
 
 
 class SavedNetwork:
-    """`save` and `load` of a classifier around a network."""
+    """What is fitted in a classifier around a network; `save` and `load` of it."""
 
     classes_: NDArray
     prior_: NDArray
+    # A module whose parts mypy cannot know.
     network_: Any
     history_: History
     adaptation_: dict[Domain, str]
@@ -44,7 +43,7 @@ class SavedNetwork:
         domains: Sequence[Domain],
         generator: torch.Generator | None,
     ) -> Any:
-        """Return an untrained network."""
+        """Return an `SPDNetwork`, initialised from the generator."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to one file: safetensors and JSON, no pickle.
@@ -70,7 +69,7 @@ class SavedNetwork:
             "last_target": None if target is None else list(target),
             "network": dict(self.network_.state_dict()),
         }
-        _write(Path(path), content)
+        write_state(Path(path), content, _FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -87,7 +86,12 @@ class SavedNetwork:
         EEGTensorError
             If the file is missing, damaged or holds another kind of classifier.
         """
-        content = _read(Path(path))
+        content = read_state(
+            Path(path),
+            _FORMAT,
+            what="classifier",
+            fix="give the path of a file that save(path) wrote",
+        )
         if content["kind"] != cls.__name__:
             fail(
                 f"{path} holds a {content['kind']}, not a {cls.__name__}",
@@ -99,7 +103,9 @@ class SavedNetwork:
         loaded = cls(**parameters)
         n_chans, n_times = loaded._size = tuple(content["size"])
         loaded.classes_ = np.asarray(content["classes"], dtype=content["classes_dtype"])
-        network = loaded._build(n_chans, len(loaded.classes_), n_times, (), None)
+        # The weights drawn here are replaced: others' random numbers stay as they are.
+        with torch.random.fork_rng([]):
+            network = loaded._build(n_chans, len(loaded.classes_), n_times, (), None)
         network.load_state_dict(content["network"])
         loaded.network_ = network.to(as_device(loaded.device)).eval()
         loaded.prior_ = content["prior"]
@@ -108,31 +114,3 @@ class SavedNetwork:
         target = content["last_target"]
         loaded.last_target_ = None if target is None else Domain(*target)
         return loaded
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    tree, tensors = pack(content)
-    save = need("safetensors.torch", "saving classifiers").save
-    data = save(tensors, metadata={"format": _FORMAT, "state": json.dumps(tree)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    safetensors = need("safetensors", "loading classifiers")
-    fix = "give the path of a file that save(path) wrote"
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
-    except (safetensors.SafetensorError, OSError) as error:
-        fail(f"{path} is no whole classifier: {error}", fix=fix, cause=error)
-    if header.get("format") != _FORMAT:
-        fail(f"{path} is of format {header.get('format')!r}, not {_FORMAT!r}", fix=fix)
-    content: dict[str, Any] = unpack(json.loads(header["state"]), tensors)
-    return content

@@ -22,6 +22,7 @@ LIMIT_BYTES = 512 << 20
 _BLOCK = 256
 
 _rows: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
+# Folds may run in threads of one process.
 _lock = threading.Lock()
 
 

@@ -73,6 +73,7 @@ def _people(
 ) -> NDArray[np.bool_]:
     """Return which domains belong to the people drawn."""
     owner: list[tuple[str, ...]] = [(name.dataset, name.subject) for name in names]
+    # One person: sessions stand for people.
     if len(set(owner)) == 1:
         owner = [tuple(name) for name in names]
     people = sorted(set(owner))
@@ -93,6 +94,7 @@ def _share_of_each(
     """Return a share of each cell's trials, rounded at random."""
     n_trials, size = len(cells), np.bincount(cells)
     # At least one trial of each cell stays in training.
+    # At random, so that small cells give their share on average.
     quota = np.floor(fraction * size + rng.random(len(size)))
     quota = np.minimum(quota, np.maximum(size - 1, 0))
     shuffled = np.lexsort((rng.random(n_trials), cells))

@@ -29,7 +29,12 @@ from eegtensor.transfer._geodesicsteps import (
     match_mean,
     ridge,
 )
-from eegtensor.transfer._perdomain import TARGET, _refuse_single, _target_names
+from eegtensor.transfer._perdomain import (
+    TARGET,
+    _names_or_last,
+    _refuse_single,
+    _target_names,
+)
 from eegtensor.transfer.recenter import check_means, pooled_mean
 
 
@@ -119,8 +124,15 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
                 "unseen='adapt' needs the target's mean, which predict does not get",
                 fix="call adapt(X, target_mean=...), or set unseen='pooled'",
             )
-        if not self.penalties or min(self.penalties) <= 0:
+        if not self.penalties or not min(self.penalties) > 0:
             fail(f"penalties={self.penalties!r}", fix="give numbers above 0")
+        if self.n_folds < 2 or self.max_iter < 1:
+            fail(
+                f"n_folds={self.n_folds}, max_iter={self.max_iter}",
+                fix="n_folds from 2, max_iter from 1",
+            )
+        if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:
+            fail(f"alpha={self.alpha!r}", fix="give a step from 0 to 1, or None")
         X, values = _banded(X), _checked_targets(y, len(X))
         codes, names = encode_domains(domain_names(len(X), subjects, sessions))
         means = segment_means(X, codes, len(names))
@@ -130,6 +142,7 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         steps = GeodesicSteps(X, means, codes)
         owners = _folds(codes, names, values, self.n_folds)
         recentred = steps.vectors(torch.ones(len(names), dtype=torch.float64))
+        # Once, with all domains recentred: the steps learned next are for this penalty.
         self.penalty_ = best_penalty(recentred, centred, owners, self.penalties)
         if self.alpha is None:
             alphas = learn_steps(steps, centred, self.penalty_, self.max_iter)
@@ -210,10 +223,8 @@ class GOPSARegressor(RegressorMixin, DomainEstimator):
         mean and mean step.
         """
         X = self._check_fitted_to(X)
-        names = domain_names(len(X), subjects, sessions)
+        names = _names_or_last(len(X), subjects, sessions, self.last_target_)
         nameless = subjects is None and sessions is None
-        if nameless and self.last_target_ is not None:
-            names = [self.last_target_] * len(X)
         codes = self.domains_.encode(names)
         unseen = codes == UNSEEN
         if unseen.any() and self.unseen == "raise" and not nameless:
@@ -245,6 +256,7 @@ def _folds(
     if len(people) == 1:
         # By rank of y: the order in which trials come means nothing.
         return np.argsort(np.argsort(y, kind="stable"), kind="stable") % n_folds
+    # A person in two folds would make every penalty look too small.
     place = {person: i % n_folds for i, person in enumerate(people)}
     owner = np.asarray([place[name.dataset, name.subject] for name in names])
     return owner[codes]

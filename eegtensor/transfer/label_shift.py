@@ -31,7 +31,9 @@ VARIANTS = ("bias", "geodesic")
 _SMALL = 1e-5
 # A fit that improves the objective by less than this has found nothing.
 MIN_GAIN = 1e-3
-MIN_TRIALS_PER_CLASS = 4
+MIN_TRIALS_PER_CLASS = 2
+# Weights by class ask for more: a class seen by chance gets all its weight.
+MIN_TRIALS_BALANCED = 4
 
 Decide = Callable[[Tensor], Tensor]
 
@@ -90,7 +92,7 @@ def maximise_information(
     domains: ArrayLike | Tensor | None = None,
     variant: str = "bias",
     dispersion: Callable[[Tensor], Tensor] | None = None,
-    temperature: float = 2.0,
+    temperature: float | None = None,
     steps: int = 50,
     lr: float = 0.01,
 ) -> Centres:
@@ -116,19 +118,25 @@ def maximise_information(
     dispersion : callable | None
         Each domain's variance about its centre to the factor of its tangent
         vectors; None is 1.
-    temperature, steps, lr : float, int, float
-        Of the objective, and of Adam.
+    temperature : float | None
+        Of the objective. None is the mean difference between a trial's two
+        largest logits, in each domain after plain recentring, over the number
+        of classes but one: the scale of the logits then does not matter. The
+        paper has 2, which two classes that are well apart have here, too.
+    steps, lr : int, float
+        Of Adam.
 
     Returns
     -------
     Centres
-        Plain recentring where a domain has fewer than 4 trials a class on
+        Plain recentring where a domain has fewer than 2 trials a class on
         average, or the objective falls by less than 1e-3.
 
     Raises
     ------
     EEGTensorError
-        If shapes do not fit or the variant is not known.
+        If shapes do not fit, the variant is not known or the temperature is
+        not above 0.
 
     References
     ----------
@@ -136,6 +144,8 @@ def maximise_information(
     adaptation in EEG", ICLR 2025.
     """
     check_option("variant", variant, VARIANTS)
+    if temperature is not None and not temperature > 0:
+        fail(f"temperature={temperature!r}", fix="choose a number above 0, or None")
     X, codes, membership = _prepared(X, domains)
     mean = frechet_mean(X, segments=codes)
     place, parameter = _bias(mean) if variant == "bias" else _geodesic(mean)
@@ -147,7 +157,11 @@ def maximise_information(
             here = place(parameter)
             vectors, _ = _tangents(X, here, codes, membership, dispersion)
             logits = decide(vectors)
-            loss = information_objective(logits, membership, temperature=temperature)
+            if step == 0:
+                heat = _temperatures(logits.detach(), membership, temperature)[codes]
+            loss = information_objective(
+                logits / heat[:, None], membership, temperature=1.0
+            )
             value = loss.detach()
             start = value if step == 0 else start
             # The pair that belongs together: this centre and its own objective.
@@ -163,14 +177,14 @@ def maximise_information(
                 with torch.no_grad():
                     parameter.clamp_(0.0, 2.0)
     gain = start - best
-    enough = _enough(codes, len(mean), logits.shape[-1])
+    enough = _enough(codes, len(mean), logits.shape[-1], MIN_TRIALS_PER_CLASS)
     moved = enough & (gain >= MIN_GAIN)
     centre = torch.where(moved[:, None, None], centre, mean)
     return Centres(
         centre,
         _tangents(X, centre, codes, membership, None)[1],
         torch.where(moved, gain, 0.0),
-        _actions(f"spdim-{variant}", enough, moved),
+        _actions(f"spdim-{variant}", enough, moved, MIN_TRIALS_PER_CLASS),
     )
 
 
@@ -201,7 +215,8 @@ def balance_classes(
     Returns
     -------
     Centres
-        Of gain 0: this is no descent.
+        Of gain 0: this is no descent. Plain recentring where a domain has
+        fewer than 4 trials a class on average.
 
     Notes
     -----
@@ -214,7 +229,7 @@ def balance_classes(
     for _ in range(rounds):
         vectors, _ = _tangents(X, centre, codes, membership, dispersion)
         p = torch.softmax(decide(vectors), dim=-1)
-        enough = _enough(codes, len(mean), p.shape[-1])
+        enough = _enough(codes, len(mean), p.shape[-1], MIN_TRIALS_BALANCED)
         ratio = _prior(prior, p) / (membership @ p)
         weights = (p * ratio[codes]).sum(dim=-1)
         centre = frechet_mean(X, segments=codes, weights=weights, init=centre)
@@ -223,7 +238,7 @@ def balance_classes(
         centre,
         _tangents(X, centre, codes, membership, None)[1],
         torch.zeros(len(mean), dtype=X.dtype, device=X.device),
-        _actions("balanced", enough, enough),
+        _actions("balanced", enough, enough, MIN_TRIALS_BALANCED),
     )
 
 
@@ -310,6 +325,19 @@ def _tangents(
     return vectors, variance
 
 
+def _temperatures(
+    logits: Tensor, membership: Tensor, temperature: float | None
+) -> Tensor:
+    """Return each domain's temperature, shape (n_domains,)."""
+    if temperature is not None:
+        return logits.new_full((len(membership),), temperature)
+    first, second = logits.topk(2, dim=-1).values.unbind(dim=-1)
+    margin = membership @ (first - second)
+    # Far above it p is linear in the logits, and the objective rewards their
+    # spread alone. Logits that are all alike have no scale, and nothing to gain.
+    return torch.where(margin > 0, margin / (logits.shape[-1] - 1), 1.0)
+
+
 def _prior(prior: Sequence[float] | None, p: Tensor) -> Tensor:
     n_classes = p.shape[-1]
     if prior is None:
@@ -322,13 +350,13 @@ def _prior(prior: Sequence[float] | None, p: Tensor) -> Tensor:
     return values / values.sum()
 
 
-def _enough(codes: Tensor, n_domains: int, n_classes: int) -> Tensor:
+def _enough(codes: Tensor, n_domains: int, n_classes: int, least: int) -> Tensor:
     counts = torch.bincount(codes, minlength=n_domains)
-    return counts >= MIN_TRIALS_PER_CLASS * n_classes
+    return counts >= least * n_classes
 
 
-def _actions(name: str, enough: Tensor, moved: Tensor) -> tuple[str, ...]:
-    few = f"refit: fewer than {MIN_TRIALS_PER_CLASS} trials per class"
+def _actions(name: str, enough: Tensor, moved: Tensor, least: int) -> tuple[str, ...]:
+    few = f"refit: fewer than {least} trials per class"
     vain = "refit: nothing to gain"
     return tuple(
         name if m else (vain if e else few)

@@ -113,11 +113,6 @@ class SPDNetworkClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def can_adapt(self) -> bool:
-        """Whether there are statistics of each domain."""
-        return self.norm == "domain"
-
     def _build(
         self,
         n_chans: int,
@@ -129,6 +124,7 @@ class SPDNetworkClassifier(NetworkClassifier):
         check_option("network", self.network, tuple(_NETWORKS))
         kind, taken = _NETWORKS[self.network]
         given = {name: getattr(self, name) for name in _DEFAULTS}
+        # An option without effect would look in a grid search as if it had been tried.
         idle = [k for k, v in given.items() if k not in taken and v != _DEFAULTS[k]]
         if idle:
             fail(
@@ -140,6 +136,7 @@ class SPDNetworkClassifier(NetworkClassifier):
             n_outputs,
             n_times,
             sfreq=self.sfreq,
+            # Names that would do nothing are refused.
             domains=domains if self.norm == "domain" else (),
             norm=self.norm,
             head=self.head,

@@ -153,11 +153,6 @@ class TSMNetClassifier(PatternedNetwork):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def can_adapt(self) -> bool:
-        """Whether there are statistics of each domain."""
-        return self.norm == "domain"
-
     def _build(
         self,
         n_chans: int,
@@ -175,6 +170,7 @@ class TSMNetClassifier(PatternedNetwork):
             n_outputs,
             n_times,
             sfreq=self.sfreq,
+            # Names that would do nothing are refused.
             domains=domains if self.norm == "domain" else (),
             front=self.front,
             n_temporal_filters=self.n_temporal_filters,

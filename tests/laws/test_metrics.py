@@ -77,8 +77,11 @@ def test_geodesics(
 ) -> None:
     A, B = pair
     rounding = 1e-7 if dtype == torch.float32 else 1e-10
-    assert off(geometry.geodesic(A, B, 0.0, metric=metric), A) < rounding
-    assert off(geometry.geodesic(A, B, 1.0, metric=metric), B) < rounding
+    # The optimal map of this metric has the condition of A: 1e6 roundings of 2e-16.
+    stiff = metric == "bures-wasserstein" and kind == "cond 1e6"
+    ends = 10 * rounding if stiff else rounding
+    assert off(geometry.geodesic(A, B, 0.0, metric=metric), A) < ends
+    assert off(geometry.geodesic(A, B, 1.0, metric=metric), B) < ends
     t = torch.tensor([0.1, 0.3, 0.5, 0.8], dtype=A.dtype, device=A.device)
     C = geometry.geodesic(A, B, t, metric=metric)
     back = geometry.geodesic(B, A, 1.0 - t, metric=metric)

@@ -21,6 +21,7 @@ from eegtensor.transfer._geodesicsteps import (
     match_mean,
     ridge,
 )
+from eegtensor.transfer.gopsa import _folds
 
 
 def sites(seed, *, n_sites=4, n_trials=40, n=4, shift=0.3, y_shift=1.0):
@@ -202,6 +203,23 @@ def test_the_penalty_is_chosen_on_people(data) -> None:
     assert GOPSARegressor().fit(X, noise, subjects=subjects).penalty_ > model.penalty_
 
 
+def test_a_person_is_in_one_fold() -> None:
+    names = [Domain("", person, session) for person in "abcdefg" for session in "12"]
+    codes = np.arange(14).repeat(5)
+    folds = _folds(codes, names, np.arange(70.0), 3)
+    for person in range(7):
+        assert len(set(folds[codes // 2 == person])) == 1
+    assert set(folds) == {0, 1, 2}
+    # Of one person: trials, whatever their order.
+    y = np.random.default_rng(0).permutation(12).astype(float)
+    alone = _folds(np.zeros(12, dtype=int), names[:1], y, 3)
+    np.testing.assert_array_equal(np.bincount(alone), [4, 4, 4])
+    order = np.argsort(y)
+    np.testing.assert_array_equal(
+        _folds(np.zeros(12, dtype=int), names[:1], y[order], 3), alone[order]
+    )
+
+
 def test_bands_are_side_by_side(data) -> None:
     X, y, subjects = data
     both = np.stack([X, X[::-1]], axis=1)
@@ -244,6 +262,10 @@ def test_mistakes(data) -> None:
     for params, words in (
         ({"unseen": "adapt"}, "target_mean"),
         ({"penalties": (0.0,)}, "penalties"),
+        ({"n_folds": 1}, "n_folds=1"),
+        ({"max_iter": 0}, "max_iter=0"),
+        ({"alpha": 1.5}, "alpha=1.5"),
+        ({"alpha": np.nan}, "alpha=nan"),
     ):
         with pytest.raises(EEGTensorError, match=words):
             GOPSARegressor(**params).fit(X, y)

@@ -129,6 +129,41 @@ def test_the_fit_does_not_depend_on_the_unit(variant: str, toy) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_the_fit_does_not_depend_on_the_scale_of_the_logits(variant, toy) -> None:
+    model, target = toy
+    X, _ = with_ratio(target, 60, 4.0)
+    decide = decision(model)
+    plain = maximise_information(X, decide, variant=variant)
+    assert plain.action == (f"spdim-{variant}",)
+    for scale in (1e-3, 1e3):
+        found = maximise_information(
+            X, lambda v, by=scale: by * decide(v), variant=variant
+        )
+        torch.testing.assert_close(found.centre, plain.centre, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_the_temperature_is_the_mean_margin_over_the_other_classes(
+    n_classes: int, toy, rng
+) -> None:
+    X = toy[1][0][:30]
+    codes = np.repeat([0, 1], [10, 20])
+    weight = torch.from_numpy(rng.standard_normal((36, n_classes)))
+    found = maximise_information(X, lambda v: v @ weight, domains=codes)
+    for k in (0, 1):
+        part = X[codes == k]
+        z = np.sort(vectors(frechet_mean(part), part) @ weight.numpy(), axis=1)
+        temperature = (z[:, -1] - z[:, -2]).mean() / (n_classes - 1)
+        alone = maximise_information(
+            part, lambda v: v @ weight, temperature=float(temperature)
+        )
+        assert alone.action == (found.action[k],) == ("spdim-bias",)
+        torch.testing.assert_close(
+            found.centre[k], alone.centre[0], rtol=1e-7, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_domains_in_one_batch_are_domains_alone(variant: str, toy) -> None:
     model, target = toy
     parts = [with_ratio(target, n, r)[0] for n, r in ((40, 1.0), (60, 4.0), (5, 1.0))]
@@ -175,13 +210,12 @@ def test_the_objective_never_ends_above_plain_recentring(variant: str, toy) -> N
     share = torch.full((1, 80), 1 / 80, dtype=torch.float64)
 
     def at(centre):
-        return information_objective(
-            decide(torch.from_numpy(vectors(centre, X))), share
-        ).item()
+        z = decide(torch.from_numpy(vectors(centre, X)))
+        return information_objective(z, share, temperature=1.5).item()
 
     # Steps that overshoot: the start must win over all of them.
     for lr in (0.01, 3.0):
-        found = maximise_information(X, decide, variant=variant, lr=lr)
+        found = maximise_information(X, decide, variant=variant, temperature=1.5, lr=lr)
         plain, reached = at(frechet_mean(X)), at(found.centre[0].numpy())
         assert reached <= plain + 1e-12
         assert abs(plain - reached - found.gain.item()) < 1e-9
@@ -198,12 +232,18 @@ class TestGuard:
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_too_few_trials_are_recentred_plainly(self, variant: str, toy) -> None:
         model, target = toy
-        X = target[0][:7]
+        X = target[0][:3]
         found = maximise_information(X, decision(model), variant=variant)
-        assert found.action == ("refit: fewer than 4 trials per class",)
+        assert found.action == ("refit: fewer than 2 trials per class",)
         torch.testing.assert_close(found.centre[0], torch.from_numpy(frechet_mean(X)))
-        found = maximise_information(target[0][:8], decision(model), variant="bias")
+        found = maximise_information(target[0][:4], decision(model), variant="bias")
         assert found.action == ("spdim-bias",)
+
+    def test_balance_wants_more_trials(self, toy) -> None:
+        model, target = toy
+        found = balance_classes(target[0][:7], decision(model))
+        assert found.action == ("refit: fewer than 4 trials per class",)
+        assert balance_classes(target[0][:8], decision(model)).action == ("balanced",)
 
     def test_nothing_to_gain(self, toy) -> None:
         X = toy[1][0][:40]
@@ -219,6 +259,8 @@ class TestGuard:
             maximise_information(target[0][0], decision(model))
         with pytest.raises(EEGTensorError, match="variant"):
             maximise_information(target[0], decision(model), variant="bais")
+        with pytest.raises(EEGTensorError, match="temperature=0"):
+            maximise_information(target[0], decision(model), temperature=0.0)
         with pytest.raises(EEGTensorError, match="Domains 1 have no trial"):
             balance_classes(target[0][:4], decision(model), domains=[0, 0, 2, 2])
         with pytest.raises(EEGTensorError, match="3 entries"):
