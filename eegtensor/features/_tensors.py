@@ -235,9 +235,12 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         scores : ndarray, shape (n_trials, n_features), in the unit of X
         """
         check_fitted(self, "train_scores_")
-        X = check_tensor(X, self.mean_.shape).astype(self.mean_.dtype, copy=False)
-        scores: NDArray = self._scores(*self._centred(X)).numpy()
+        scores: NDArray = self._scores(*self._centred(self._checked(X))).numpy()
         return scores
+
+    def _checked(self, X: Any) -> NDArray:
+        array = check_tensor(X, self.mean_.shape)
+        return array.astype(self.mean_.dtype, copy=False)
 
     def inverse_transform(self, scores: NDArray) -> NDArray:
         """Return the trials that features stand for, shape (n_trials, d1, ..., dm).

@@ -32,7 +32,12 @@ MATRICES = {
     "Rotate",
     "TangentSpace",
 }
-VECTORS = {"DomainStandardScaler"}
+VECTORS = {
+    "DomainStandardScaler",
+    "TensorMultitaskLSSVC",
+    "TensorMultitaskSVC",
+    "TensorMultitaskSVR",
+}
 POWERS = {"NonnegativeCPFeatures"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CCA": {"frequencies": (8.0, 12.0), "sfreq": 64.0},
@@ -40,6 +45,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "BalancedRecenter": {"estimator": transfer.MDM()},
     "FilterBankCSP": {"n_bands": 2, "n_components": 2, "n_selected": 2},
     "CSP": {"n_components": 4},
+    "PARAFAC2Features": {"rank": 2, "n_init": 2, "tol": 1e-9},
+    "BlockTermFeatures": {"rank": 2, "n_init": 2},
     "TSMNetClassifier": {
         "epochs": 3,
         "temporal_kernel": 9,

@@ -1,0 +1,377 @@
+"""Block terms (L, L, 1): components that are a matrix of rank L times a vector."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eegtensor._check import fail
+from eegtensor.geometry._bridge import Array, bridged
+from eegtensor.tensor._alternate import normal_matrix, solve
+from eegtensor.tensor._missing import impute
+from eegtensor.tensor._momentum import compete, settle
+from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
+from eegtensor.tensor.cp import DEGENERATE, congruence, cp
+from eegtensor.tensor.kernels import peak_signs, squared_norm, sweep_modes
+from eegtensor.tensor.tucker import start_factors
+
+
+class BlockTerm(NamedTuple):
+    """A sum of R terms (A_r B_r') o c_r.
+
+    Attributes
+    ----------
+    weights : array, shape (R,)
+        Norms of the terms, falling; in the unit of X.
+    A : array, shape (I, R, L)
+        Per term orthonormal columns, by falling singular value of the map; the
+        largest entry of each is positive.
+    B : array, shape (J, R, L)
+        Per term orthogonal columns, of joint norm one.
+    c : array, shape (K, R)
+        Columns of norm one, which carry the sign.
+    fit : float
+        1 - relative error over the observed cells.
+    n_iter : int
+        Sweeps over the whole tensor.
+    start_fits : tuple of float
+        Fit of each start, on the compressed tensor, when it was given up.
+    congruence : float
+        As in `CP`: above 0.95, two terms cancel each other.
+    vector_mode : int
+        Axis of X that c belongs to.
+    """
+
+    weights: Array
+    A: Array
+    B: Array
+    c: Array
+    fit: float
+    n_iter: int
+    start_fits: tuple[float, ...]
+    congruence: float
+    vector_mode: int
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether two terms nearly cancel each other."""
+        return self.congruence > DEGENERATE
+
+    @property
+    def maps(self) -> Array:
+        """Maps A_r B_r' of norm one, shape (R, I, J)."""
+        return _maps(self.A, self.B)
+
+    @property
+    def blocks(self) -> tuple[Array, ...]:
+        """Matrices (size, R) that `factor_match_score` compares."""
+        return self.c, self.maps.reshape(len(self.weights), -1).T
+
+    def reconstruct(self) -> Array:
+        """Return the tensor that the model stands for, in the shape of X."""
+        return _rebuild(self.c * self.weights, self.A, self.B, self.vector_mode)
+
+
+@bridged
+def _maps(A: Tensor, B: Tensor) -> Tensor:
+    return torch.einsum("irl,jrl->rij", A, B)
+
+
+@bridged
+def _rebuild(c: Tensor, A: Tensor, B: Tensor, vector_mode: int) -> Tensor:
+    maps = _maps(A, B)
+    X = (c @ maps.flatten(1)).reshape(len(c), *maps.shape[1:])
+    return X.movedim(0, vector_mode)
+
+
+@bridged
+def block_term(
+    X: Array,
+    rank: int,
+    L: int,
+    *,
+    vector_mode: int = 0,
+    mask: Array | None = None,
+    n_init: int = 6,
+    ridge: float = 1e-9,
+    max_iter: int = 400,
+    tol: float = 1e-7,
+    random_state: Random = 0,
+) -> BlockTerm:
+    """Return the decomposition of a 3-way tensor into (L, L, 1) block terms.
+
+    A term is a source whose map over two modes needs L patterns (one that moves,
+    or whose spectrum differs from channel to channel), and that changes as a whole
+    along the third.
+
+    Parameters
+    ----------
+    X : array or tensor, three axes
+        NaN are missing cells.
+    rank : int
+        Number of terms, R.
+    L : int
+        Rank of each term's map; at most the sizes of both its modes.
+    vector_mode : int
+        Axis along which the maps stay: by default the first (trials).
+    mask : array of bool, shape as X | None
+        True for observed cells. Missing ones are imputed by the model in turn.
+    n_init : int
+        Starts on the compressed tensor: half of them CP components of rank R L
+        that are alike along `vector_mode`, half random.
+    ridge : float
+        On the normal equations, relative to their mean diagonal.
+    max_iter : int
+    tol : float
+        Change of the relative error that ends the sweeps.
+    random_state : int | numpy.random.Generator | torch.Generator | None
+
+    Returns
+    -------
+    BlockTerm
+
+    Raises
+    ------
+    EEGTensorError
+        If X has not three axes, or rank, L or mask do not fit.
+
+    References
+    ----------
+    L. De Lathauwer and D. Nion, "Decompositions of a higher-order tensor in block
+    terms - Part III: alternating least squares algorithms", SIAM J. Matrix Anal.
+    Appl., 2008.
+    """
+    R, L = check_rank(rank), check_rank(L, "L")
+    if n_init < 1:
+        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    X, observed, total = as_tensor(X, mask, ndim=3)
+    axis = _axis(X, vector_mode)
+    Y = X.movedim(axis, 0).contiguous()
+    if min(Y.shape[1:]) < L:
+        fail(
+            f"L={L} for maps of shape {tuple(Y.shape[1:])}",
+            fix="give an L that is no larger than either side",
+        )
+    random = as_random(random_state)
+
+    def model(Z: Tensor, before: BlockTerm | None) -> BlockTerm:
+        norm = total if Z is Y else squared_norm(Z)
+        fits: tuple[float, ...] = ()
+        if before is None:
+            state, fits = _begin(Z, R, L, n_init, ridge, max_iter, tol, random)
+            sweeps = max_iter
+        else:
+            fits, sweeps = before.start_fits, 3
+            state = [before.c * before.weights, before.A, before.B]
+        step = _step(Z, norm, ridge)
+        state, error, n_iter = settle(step, state, max_iter=sweeps, tol=tol)
+        c, A, B = (U.double() for U in state)
+        weights, A, B, c = _canonical(A, B, c)
+        alike = congruence([c, _maps(A, B).flatten(1).mT])
+        weights, A, B, c = (U.to(X.dtype) for U in (weights, A, B, c))
+        return BlockTerm(weights, A, B, c, 1.0 - error**0.5, n_iter, fits, alike, axis)
+
+    if observed is None:
+        return model(Y, None)
+    seen = observed.movedim(axis, 0)
+    return impute(
+        Y,
+        seen,
+        model,
+        max_iter=max_iter,
+        tol=tol,
+        reconstruct=lambda m: m.reconstruct().movedim(axis, 0),
+    )
+
+
+def _axis(X: Tensor, vector_mode: int) -> int:
+    if X.ndim != 3 or not -3 <= vector_mode < 3:
+        fail(
+            f"X has shape {tuple(X.shape)} and vector_mode={vector_mode!r}",
+            fix="give three axes, and one of them as vector_mode: 0, 1 or 2",
+        )
+    return vector_mode % 3
+
+
+def _step(X: Tensor, total: float, ridge: float) -> Any:
+    """Return one sweep over [c, A, B]: that of CP with c repeated L times."""
+
+    def step(state: list[Tensor]) -> tuple[list[Tensor], float]:
+        c, A, B = _orthonormal(*state)
+        if total == 0.0:
+            return [torch.zeros_like(c), A, B], 0.0
+        K, R = c.shape
+        L = A.shape[2]
+        factors = [c.repeat_interleave(L, dim=1), A.flatten(1), B.flatten(1)]
+        grams = [U.double().mT @ U.double() for U in factors]
+        inner = {}
+
+        def update(n: int, M: Tensor) -> Tensor:
+            M, V = M.double(), normal_matrix(grams, n)
+            if n == 0:
+                M = M.reshape(K, R, L).sum(dim=2)
+                V = V.reshape(R, L, R, L).sum(dim=(1, 3))
+            U = solve(V, M, ridge)
+            inner["product"] = (M * U).sum()
+            if n == 0:
+                U = U.repeat_interleave(L, dim=1)
+            grams[n] = U.mT @ U
+            return U.to(X.dtype)
+
+        sweep_modes(X, factors, update)
+        modelled = normal_matrix(grams, -1).sum()
+        error = float((total - 2.0 * inner["product"] + modelled) / total)
+        c, A, B = factors
+        shape = (-1, R, L)
+        return [c[:, ::L], A.reshape(shape), B.reshape(shape)], max(error, 0.0)
+
+    return step
+
+
+def _orthonormal(c: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same terms with orthonormal A_r, and c_r and B_r of equal norm."""
+    Q, S = torch.linalg.qr(A.movedim(1, 0))
+    # The sign that makes Q a continuous function of A.
+    sign = torch.where(S.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0).to(S)
+    A = (Q * sign[:, None, :]).movedim(0, 1)
+    B = torch.einsum("jrm,rlm->jrl", B, sign[:, :, None] * S)
+    sizes = c.norm(dim=0), B.norm(dim=(0, 2))
+    ratio = torch.where(
+        (sizes[0] > 0) & (sizes[1] > 0), sizes[1] / sizes[0], torch.ones_like(sizes[0])
+    ).sqrt()
+    return c * ratio, A.contiguous(), B / ratio[:, None]
+
+
+def _begin(
+    X: Tensor,
+    R: int,
+    L: int,
+    n_init: int,
+    ridge: float,
+    max_iter: int,
+    tol: float,
+    random: Any,
+) -> tuple[list[Tensor], tuple[float, ...]]:
+    """Return the best of several starts on a compressed tensor, in full size."""
+    sizes = [min(s, 2 * R * (L if n else 1)) for n, s in enumerate(X.shape)]
+    basis, core = start_factors(X, sizes)
+    core = core.double().contiguous()
+    starts = []
+    for start in range(n_init):
+        if start % 2 == 0:
+            starts.append(_clustered(core, R, L, start, random))
+        else:
+            drawn = [(sizes[0], R), (sizes[1], R, L), (sizes[2], R, L)]
+            starts.append([normal(shape, random).to(core) for shape in drawn])
+    step = _step(core, squared_norm(core), ridge)
+    state, *_, fits = compete(step, starts, max_iter=max_iter, tol=tol)
+    full = [
+        torch.tensordot(U.double(), S, dims=([1], [0])).to(X.dtype)
+        for U, S in zip(basis, state, strict=True)
+    ]
+    return full, fits
+
+
+def _clustered(core: Tensor, R: int, L: int, start: int, random: Any) -> list[Tensor]:
+    """Return a start: CP components, L by L those most alike along the first mode."""
+    model = cp(
+        core,
+        R * L,
+        n_init=1,
+        compress=None,
+        max_iter=30,
+        random_state=random,
+    )
+    if start > 0:
+        noise = [0.3 * U.std() * normal(U.shape, random).to(U) for U in model.factors]
+        model = model._replace(
+            factors=tuple(U + E for U, E in zip(model.factors, noise, strict=True))
+        )
+    c, A, B = model.factors
+    cosines = torch.nn.functional.normalize(c, dim=0)
+    alike = (cosines.mT @ cosines).tolist()
+    left, order = list(range(R * L)), []
+    while left:
+        # Components come by falling weight: the largest one left leads a group.
+        leader = left[0]
+        group = sorted(left, key=lambda k: -abs(alike[leader][k]))[:L]
+        order += group
+        left = [k for k in left if k not in group]
+    c = (c * model.weights)[:, order].reshape(len(c), R, L)
+    sign = torch.where((c * c[:, :, :1]).sum(dim=0) < 0, -1.0, 1.0).to(c)
+    size = (c * sign).norm(dim=0)
+    common = torch.nn.functional.normalize((c * sign).sum(dim=2), dim=0)
+    A, B = (U[:, order].reshape(-1, R, L) for U in (A, B))
+    return [common, A * sign, B * size]
+
+
+def _canonical(
+    A: Tensor, B: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return weights, A, B and c in one form."""
+    L = A.shape[2]
+    Q_A, S_A = torch.linalg.qr(A.movedim(1, 0))
+    Q_B, S_B = torch.linalg.qr(B.movedim(1, 0))
+    U, s, Vh = torch.linalg.svd(S_A @ S_B.mT)
+    A, B = Q_A @ U[..., :L], Q_B @ (Vh.mT[..., :L] * s[:, None, :])
+    signs = torch.stack([peak_signs(part) for part in A])
+    A, B = A * signs[:, None, :], B * signs[:, None, :]
+    size_map, size_c = B.norm(dim=(1, 2)), c.norm(dim=0)
+    weights = size_map * size_c
+    B = B / torch.where(size_map > 0, size_map, 1.0)[:, None, None]
+    c = c / torch.where(size_c > 0, size_c, 1.0)
+    # The map's first pattern is positive at its peak in both modes.
+    sign = torch.stack([peak_signs(part[:, :1])[0] for part in B]).to(c)
+    order = weights.argsort(descending=True, stable=True)
+    A, B = (U.movedim(0, 1)[:, order] for U in (A, B * sign[:, None, None]))
+    return weights[order], A.contiguous(), B.contiguous(), (c * sign)[:, order]
+
+
+@bridged
+def block_term_project(
+    model: BlockTerm, X: Array, *, mask: Array | None = None
+) -> Array:
+    """Return the scores of new slices for fixed maps, by least squares.
+
+    Parameters
+    ----------
+    model : BlockTerm
+    X : array or tensor
+        As the tensor fitted, but of any size along ``model.vector_mode``; NaN are
+        missing cells.
+    mask : array of bool, shape as X | None
+
+    Returns
+    -------
+    scores : array, shape (K, R)
+        For maps of norm one: ``model.c * model.weights`` of the slices fitted.
+    """
+    X, observed, _ = as_tensor(X, mask, ndim=3)
+    axis = _axis(X, model.vector_mode)
+    maps = torch.as_tensor(model.maps, dtype=torch.float64, device=X.device)
+    Y = X.movedim(axis, 0)
+    if Y.shape[1:] != maps.shape[1:]:
+        fail(
+            f"Slices have shape {tuple(Y.shape[1:])}, the model's maps "
+            f"{tuple(maps.shape[1:])}",
+            fix="give slices with the axes of those that it was fitted to",
+        )
+    maps = maps.flatten(1)
+    right = Y.flatten(1).double() @ maps.mT
+    seen = None if observed is None else observed.movedim(axis, 0).flatten(1)
+    return solve(_normals(maps, seen), right, 1e-12).to(X.dtype)
+
+
+def _normals(maps: Tensor, seen: Tensor | None) -> Tensor:
+    """Return inner products of maps, over each slice's own cells if some miss."""
+    if seen is None:
+        return maps @ maps.mT
+    R = len(maps)
+    i, j = torch.triu_indices(R, R, device=maps.device)
+    flat = seen.double() @ (maps[i] * maps[j]).mT
+    V = torch.zeros(len(seen), R, R, dtype=flat.dtype, device=flat.device)
+    V[:, i, j] = flat
+    V[:, j, i] = flat
+    return V
