@@ -6,6 +6,11 @@ from eegtensor.transfer.balanced import BalancedRecenter
 from eegtensor.transfer.gopsa import GOPSARegressor
 from eegtensor.transfer.label_shift import balance_classes, maximise_information
 from eegtensor.transfer.mdm import MDM
+from eegtensor.transfer.multitask import (
+    TensorMultitaskLSSVC,
+    TensorMultitaskSVC,
+    TensorMultitaskSVR,
+)
 from eegtensor.transfer.recenter import Recenter
 from eegtensor.transfer.rescale import Rescale
 from eegtensor.transfer.rotate import Rotate
@@ -28,6 +33,9 @@ __all__ = [
     "SPDNetworkClassifier",
     "SignalAlignment",
     "TSMNetClassifier",
+    "TensorMultitaskLSSVC",
+    "TensorMultitaskSVC",
+    "TensorMultitaskSVR",
     "balance_classes",
     "maximise_information",
 ]
