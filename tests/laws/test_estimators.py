@@ -23,6 +23,8 @@ from eegtensor import geometry
 from eegtensor.pipeline import Pipeline
 
 ABSTRACT = {"DomainEstimator", "DomainTransformer", "NetworkClassifier", "PerDomain"}
+# It completes each recording from itself: neither labels nor domains.
+RESTORES = {"Completer"}
 MATRICES = {
     "BalancedRecenter",
     "GOPSARegressor",
@@ -62,7 +64,7 @@ def classes() -> list[type]:
         getattr(module, name)
         for module in (features, transfer)
         for name in module.__all__
-        if name not in ABSTRACT
+        if name not in ABSTRACT | RESTORES
     ]
     return [c for c in found if inspect.isclass(c) and issubclass(c, BaseEstimator)]
 
