@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from eegtensor import Trials, cli, simulate_trials
+from eegtensor._reading import event_words
 from eegtensor._version import __version__
 from eegtensor.cli import main
 
@@ -220,7 +221,7 @@ def test_doctor_explains_a_torchaudio_that_cannot_load(
     ],
 )
 def test_events_words(words: list[str], events: object) -> None:
-    assert cli._events(words) == events
+    assert event_words(words) == events
 
 
 def test_words_keep_brackets_together() -> None:
@@ -295,8 +296,8 @@ def test_a_folder_that_cannot_be_is_said_before_the_work(
 def test_config_of_one_word_and_of_other_encodings(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert cli._events("left=1 right=2") == {"left": 1, "right": 2}
-    assert cli._events("left") == ["left"]
+    assert event_words("left=1 right=2") == {"left": 1, "right": 2}
+    assert event_words("left") == ["left"]
     path = tmp_path / "c.toml"
     path.write_bytes("out = 'größe'".encode("latin-1"))
     assert main(["benchmark", "--config", str(path)]) == 2

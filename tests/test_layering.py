@@ -39,6 +39,8 @@ ORDER = [
     "integrations",
     "demo",
     "doctor",
+    "restore",
+    "_reading",
     "cli",
 ]
 # These import with torch, numpy, scipy and geoopt alone: a GPU box may have no more.

@@ -89,9 +89,27 @@ PROMISED = {
         ],
         ["patterns.png"],
     ),
+    "06_tensor_features_and_lost_data.py": (
+        [
+            r"power: \(320, 16, 12, 8\)",
+            r"match of components between halves of the trials: 0\.\d+",
+            r"split_half",
+            r"chosen by halves that agree: \d",
+            r"TuckerFeatures: 72 features, new person 0\.\d+",
+            r"HODA: 12 features, new person 0\.9",
+            r"scattered +\d+ ",
+            r"channel +3840 +spline",
+            r"all else: error 0\.\d+, \d\d % inside",
+        ],
+        ["components.png", "restored.png"],
+    ),
 }
 # More than ten seconds.
-SLOW = {"04_alignment_in_a_pipeline.py", "05_tsmnet_and_label_shift.py"}
+SLOW = {
+    "04_alignment_in_a_pipeline.py",
+    "05_tsmnet_and_label_shift.py",
+    "06_tensor_features_and_lost_data.py",
+}
 
 
 def run(

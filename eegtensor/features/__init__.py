@@ -1,7 +1,9 @@
 """Features: scikit-learn transformers from trials to what decoders read."""
 
 from eegtensor.features._base import DomainEstimator, DomainTransformer
+from eegtensor.features.blockterm import BlockTermFeatures
 from eegtensor.features.chains import TensorRingFeatures, TensorTrainFeatures
+from eegtensor.features.completer import Completer
 from eegtensor.features.covariance import Covariances
 from eegtensor.features.cp import CPFeatures, NonnegativeCPFeatures
 from eegtensor.features.csp import CSP
@@ -10,6 +12,8 @@ from eegtensor.features.factor_plot import plot_factors
 from eegtensor.features.fbcsp import FilterBankCSP
 from eegtensor.features.hoda import HODA
 from eegtensor.features.hopls import HOPLS
+from eegtensor.features.parafac2 import PARAFAC2Features
+from eegtensor.features.selectrank import RankChoice, select_rank
 from eegtensor.features.ssvep import CCA, CCAFeatures
 from eegtensor.features.tangent import TangentSpace
 from eegtensor.features.timefrequency import TimeFrequencyTensor
@@ -22,14 +26,18 @@ __all__ = [
     "HODA",
     "HOPLS",
     "TRCA",
+    "BlockTermFeatures",
     "CCAFeatures",
     "CPFeatures",
+    "Completer",
     "Covariances",
     "DomainEstimator",
     "DomainTransformer",
     "ERPCovariances",
     "FilterBankCSP",
     "NonnegativeCPFeatures",
+    "PARAFAC2Features",
+    "RankChoice",
     "TangentSpace",
     "TensorRingFeatures",
     "TensorTrainFeatures",
@@ -37,4 +45,5 @@ __all__ = [
     "TuckerFeatures",
     "XdawnCovariances",
     "plot_factors",
+    "select_rank",
 ]

@@ -1,0 +1,246 @@
+"""The conditional mean of a stationary process, exact over the whole record.
+
+With precision Q = S^-1 (a filter), the lost cells m given the seen ones o
+minimise x' Q x: Q_mm x_m = -Q_mo x_o. The conjugate gradient method needs only
+filtering and masking. Three preconditioners make it quick: in stretches where
+every channel is lost the Toeplitz block of Q is factorised, one factor for all
+stretches of one length; stretches too long for that take S itself; scattered
+cells take (Q + a D)^-1, D being the information that a cell gets from its
+seen neighbours when cells are lost at random (a mean-field fixed point).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eegtensor.tensor.completion.spectrum import (
+    convolve,
+    frequency_weights,
+    impulse_response,
+)
+
+# Rows of the largest block that is factorised.
+BLOCK = 2048
+
+
+class Stretch(NamedTuple):
+    """Stretches of one length in which all channels are lost.
+
+    Attributes
+    ----------
+    length : int
+    trials, starts : Tensor of int64, shape (n_stretches,)
+    """
+
+    length: int
+    trials: Tensor
+    starts: Tensor
+
+
+class Process(NamedTuple):
+    """A stationary process, ready for conditioning.
+
+    Attributes
+    ----------
+    spectrum : Tensor, shape (n_frequencies, n_channels, n_channels), complex128
+    precision : Tensor
+        Its inverse.
+    """
+
+    spectrum: Tensor
+    precision: Tensor
+
+
+def process(spectrum: Tensor, nugget: float) -> Process:
+    """Return a process with white noise of a relative power added.
+
+    Parameters
+    ----------
+    spectrum : Tensor, shape (n_frequencies, n_channels, n_channels), complex128
+    nugget : float
+        Power of the noise, relative to the mean power of each channel. It also
+        bounds the number of steps that the solver needs.
+    """
+    power = spectrum.diagonal(dim1=1, dim2=2).real
+    mean = frequency_weights(spectrum) @ power
+    noise = nugget * mean.clamp_min(mean.max() * 1e-6).clamp_min(1e-30)
+    noisy = spectrum + torch.diag(noise).to(spectrum)
+    factor = torch.linalg.cholesky(noisy)
+    return Process(noisy, torch.cholesky_inverse(factor))
+
+
+def scattered_filter(precision: Tensor, share: Tensor, neighbours: float) -> Tensor:
+    """Return the preconditioner of cells lost at random, (Q + a D)^-1.
+
+    Parameters
+    ----------
+    precision : Tensor, shape (n_frequencies, n, n)
+    share : Tensor, shape (n,)
+        Share of cells that each channel has lost.
+    neighbours : float
+        Part of D that is added.
+
+    Notes
+    -----
+    If every cell is seen with probability 1 - p, the conditional covariance is
+    about (Q + D)^-1 with D_c = (1 - p_c) / mean over f of (Q + D)^-1_cc.
+    """
+    weights = frequency_weights(precision)
+    share = share.clamp(0.01, 0.99)
+    spread = torch.linalg.inv(precision)
+    information = torch.zeros_like(share)
+    for _ in range(3):
+        mean = weights @ spread.diagonal(dim1=1, dim2=2).real
+        information = (1 - share) / mean
+        spread = torch.linalg.inv(precision + torch.diag(information).to(precision))
+    information = neighbours * information
+    return torch.linalg.inv(precision + torch.diag(information).to(precision))
+
+
+class Conditioner:
+    """Solve for lost cells of signals that share one mask and one process.
+
+    Parameters
+    ----------
+    lost : Tensor, shape (n_channels, n_trials, n_times)
+        One where lost, zero where seen, in the dtype of the computation.
+    stretches : sequence of Stretch
+        Where all channels are lost; disjoint.
+    neighbours : float
+        See `scattered_filter`; changes the steps needed, not the solution.
+    """
+
+    def __init__(
+        self, lost: Tensor, stretches: Sequence[Stretch], neighbours: float
+    ) -> None:
+        self.lost = lost
+        self.neighbours = neighbours
+        n_channels = len(lost)
+        self.blocks = [s for s in stretches if s.length * n_channels <= BLOCK]
+        self.scattered = lost.clone()
+        self.wide = torch.zeros_like(lost)
+        inside = torch.zeros_like(lost)
+        for stretch in stretches:
+            at = self._cells(stretch)
+            self.scattered[:, at[0], at[1]] = 0.0
+            inside[:, at[0], at[1]] = 1.0
+            if stretch.length * n_channels > BLOCK:
+                self.wide[:, at[0], at[1]] = 1.0
+        self.has_wide = len(self.blocks) < len(stretches)
+        open_cells = (1 - inside).sum(dim=(1, 2)).clamp_min(1.0)
+        self.share = (self.scattered.sum(dim=(1, 2)) / open_cells).double()
+        self.has_scattered = bool(self.scattered.any())
+
+    @staticmethod
+    def _cells(stretch: Stretch) -> tuple[Tensor, Tensor]:
+        steps = torch.arange(stretch.length, device=stretch.starts.device)
+        return stretch.trials[:, None], stretch.starts[:, None] + steps
+
+    def set_process(self, model: Process) -> None:
+        """Prepare for a process: its filters, and factors of the blocks."""
+        dtype = self.lost.dtype.to_complex()
+        self.precision = model.precision.to(dtype)
+        self.spectrum = model.spectrum.to(dtype)
+        if self.has_scattered:
+            self.near = scattered_filter(
+                model.precision, self.share, self.neighbours
+            ).to(dtype)
+        longest = max((s.length for s in self.blocks), default=1)
+        length = self.lost.shape[-1]
+        response = impulse_response(model.precision, length, longest)
+        self.factors = [self._factor(response, s.length) for s in self.blocks]
+
+    def _factor(self, response: Tensor, length: int) -> Tensor:
+        steps = torch.arange(length, device=response.device)
+        apart = steps[:, None] - steps
+        block = response[apart.abs()]
+        block = torch.where((apart < 0)[..., None, None], block.mT, block)
+        block = block.permute(0, 2, 1, 3).reshape(length * response.shape[1], -1)
+        return torch.linalg.cholesky(0.5 * (block + block.T))
+
+    def block_variances(self) -> list[Tensor]:
+        """Return the conditional variances inside each stretch, (length, n)."""
+        n = len(self.lost)
+        return [torch.cholesky_inverse(f).diagonal().view(-1, n) for f in self.factors]
+
+    def right_side(self, seen_values: Tensor) -> Tensor:
+        """Return -Q_mo x_o for values that are zero where lost."""
+        return -self.lost * convolve(self.precision, seen_values)
+
+    def noise_side(self, white: Tensor) -> Tensor:
+        """Return a right side whose solution has the conditional covariance."""
+        # Any root of Q will do: cov(P_m L w) = Q_mm, so the solution has Q_mm^-1.
+        root = torch.linalg.cholesky(self.precision.to(torch.complex128))
+        return self.lost * convolve(root.to(self.precision), white)
+
+    def solve(self, right: Tensor, start: Tensor, n_iter: int) -> Tensor:
+        """Return the lost cells after some steps, zero where seen.
+
+        Parameters
+        ----------
+        right, start : Tensor, shape (n_channels, n_copies * n_trials, n_times)
+            Copies of the trials lie one behind the other.
+        n_iter : int
+        """
+        lost = self._copies(self.lost, right)
+
+        def product(v: Tensor) -> Tensor:
+            return lost * convolve(self.precision, v)
+
+        return _conjugate_gradient(product, self._precondition, right, start, n_iter)
+
+    def _copies(self, mask: Tensor, like: Tensor) -> Tensor:
+        return mask.repeat(1, like.shape[1] // mask.shape[1], 1)
+
+    def _precondition(self, residual: Tensor) -> Tensor:
+        out = torch.zeros_like(residual)
+        if self.has_scattered:
+            mask = self._copies(self.scattered, residual)
+            out = mask * convolve(self.near, mask * residual)
+        if self.has_wide:
+            mask = self._copies(self.wide, residual)
+            out = out + mask * convolve(self.spectrum, mask * residual)
+        n, n_trials = len(residual), self.lost.shape[1]
+        for stretch, factor in zip(self.blocks, self.factors, strict=True):
+            trials, times = self._cells(stretch)
+            copies = torch.arange(0, residual.shape[1], n_trials)[:, None, None]
+            rows = (copies + trials).expand(-1, -1, stretch.length)
+            part = residual[:, rows, times].permute(3, 0, 1, 2)
+            flat = part.reshape(stretch.length * n, -1)
+            solved = torch.cholesky_solve(flat, factor.to(flat))
+            out[:, rows, times] = solved.view(part.shape).permute(1, 2, 3, 0)
+        return out
+
+
+def _conjugate_gradient(
+    product: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    right: Tensor,
+    start: Tensor,
+    n_iter: int,
+) -> Tensor:
+    """Return the solution, every signal with steps of its own."""
+    solution, residual = start, right - product(start)
+    direction = torch.zeros_like(right)
+    before = right.new_ones(right.shape[1])
+    tiny = torch.finfo(right.dtype).tiny
+    for step in range(n_iter):
+        better = precondition(residual)
+        now = _inner(residual, better)
+        # Steps stop by themselves where nothing is left to solve.
+        ratio = now / before.clamp_min(tiny) if step else torch.zeros_like(now)
+        direction = better + ratio[:, None] * direction
+        image = product(direction)
+        length = now / _inner(direction, image).clamp_min(tiny)
+        solution = solution + length[:, None] * direction
+        residual = residual - length[:, None] * image
+        before = now
+    return solution
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum("crt,crt->r", a, b)

@@ -1,0 +1,160 @@
+"""Completer: arrays, recordings and epochs; what counts as lost and what stays."""
+
+from __future__ import annotations
+
+import mne
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from eegtensor import EEGTensorError
+from eegtensor.features import Completer
+from eegtensor.features.completer import electrode_directions, interval
+
+NAMES = ["Fz", "Cz", "Pz", "C3", "C4", "P3", "P4", "Oz", "F3", "F4"]
+SFREQ = 100.0
+
+
+@pytest.fixture(scope="module")
+def raw() -> mne.io.RawArray:
+    """Ten channels that mix four slow sources, in volts, with an EOG channel."""
+    rng = np.random.default_rng(0)
+    sources = np.cumsum(rng.standard_normal((4, 1500)), axis=1)
+    sources -= np.apply_along_axis(
+        lambda s: np.convolve(s, np.ones(50) / 50, "same"), 1, sources
+    )
+    info = mne.create_info([*NAMES, "EOG"], SFREQ, ["eeg"] * 10 + ["eog"])
+    info.set_montage("standard_1020", on_missing="ignore")
+    places = np.array([ch["loc"][:3] for ch in info["chs"][:10]])
+    mixing = np.exp(
+        -((places[:, None] - places[None, ::3][:, :4]) ** 2).sum(-1) / 0.008
+    )
+    X = 1e-5 * mixing @ sources + 1e-7 * rng.standard_normal((10, 1500))
+    raw = mne.io.RawArray(np.vstack([X, X[:1]]), info, verbose="error")
+    return raw
+
+
+def error(found: np.ndarray, truth: np.ndarray, lost: np.ndarray) -> float:
+    return float(np.linalg.norm((found - truth)[lost]) / np.linalg.norm(truth[lost]))
+
+
+def test_arrays_with_nan(raw) -> None:
+    truth = raw.get_data(picks="eeg")
+    lost = np.random.default_rng(1).random(truth.shape) < 0.2
+    lost[2, 300:400] = True
+    completer = Completer()
+    out = completer.fit_transform(np.where(lost, np.nan, truth))
+    np.testing.assert_array_equal(out[~lost], truth[~lost])
+    assert error(out, truth, lost) < 0.2
+    np.testing.assert_array_equal(completer.restored_, lost)
+    assert (completer.uncertainty_[lost] > 0).all()
+    assert not completer.uncertainty_[~lost].any()
+    low, high = interval(out, completer.uncertainty_)
+    inside = ((truth >= low) & (truth <= high))[lost].mean()
+    assert 0.8 < inside <= 1.0
+    assert completer.table_["cells"].sum() == lost.sum()
+    again = clone(completer).fit_transform(np.where(lost, np.nan, truth))
+    np.testing.assert_array_equal(again, out)
+
+
+def test_bad_channels_segments_and_nan_of_a_recording(raw) -> None:
+    given = raw.copy()
+    truth = given.get_data()
+    given._data[4, 700:760] = np.nan
+    given.info["bads"] = ["Pz"]
+    given.set_annotations(
+        mne.Annotations(
+            [2.0, 5.0, 9.0, 12.0],
+            [0.05, 0.5, 2.0, 0.1],
+            ["BAD_gap", "BAD_C3", "bad long", "eyes open"],
+            ch_names=[(), ("C3",), (), ()],
+        )
+    )
+    completer = Completer()
+    out = completer.fit_transform(given)
+    assert given.info["bads"] == ["Pz"] and np.isnan(given._data).any()
+    lost = np.zeros((10, 1500), bool)
+    lost[2] = True
+    lost[4, 700:760] = True
+    lost[:, 200:205] = True
+    lost[3, 500:550] = True
+    # Two seconds of all channels stay, and stay annotated; so does what is no fault.
+    lost[:, 900:1100] = False
+    np.testing.assert_array_equal(completer.restored_, lost)
+    assert out.info["bads"] == []
+    assert list(out.annotations.description) == ["bad long", "eyes open"]
+    found = out.get_data()
+    np.testing.assert_array_equal(found[10], truth[10])
+    np.testing.assert_array_equal(found[:10][~lost], truth[:10][~lost])
+    assert error(found[:10], truth[:10], lost) < 0.7
+    assert set(completer.table_["kind"]) == {"run", "gap", "channel"}
+
+
+def test_a_recording_that_begins_late(raw) -> None:
+    late = raw.copy()
+    late.set_meas_date(0)
+    late.set_annotations(mne.Annotations([5.0], [0.2], ["BAD"], orig_time=0))
+    late.crop(4.0, None)
+    completer = Completer()
+    out = completer.fit_transform(late)
+    assert completer.restored_[:, 100:120].all()
+    assert completer.restored_.sum() == 200
+    assert len(out.annotations) == 0
+
+
+def test_epochs(raw) -> None:
+    epochs = mne.make_fixed_length_epochs(raw, 1.0, preload=True, verbose="error")
+    truth = epochs.get_data()
+    epochs._data[3, 1, 20:60] = np.nan
+    epochs.info["bads"] = ["P4"]
+    completer = Completer()
+    out = completer.fit_transform(epochs)
+    assert isinstance(out, mne.BaseEpochs) and out.info["bads"] == []
+    found = out.get_data()
+    assert np.isfinite(found).all()
+    lost = completer.restored_
+    assert lost[:, 6].all() and lost[3, 1, 20:60].all()
+    assert lost.sum() == 15 * 100 + 40
+    np.testing.assert_array_equal(found[:, :10][~lost], truth[:, :10][~lost])
+
+
+def test_directions_are_those_of_the_best_sphere(raw) -> None:
+    from mne.bem import _fit_sphere
+
+    info = mne.pick_info(raw.info, range(10))
+    places = np.array([ch["loc"][:3] for ch in info["chs"]])
+    theirs = places - _fit_sphere(places)[1]
+    ours = electrode_directions(info)
+    # MNE's search ends within two millimetres of the optimum.
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    radii = [np.linalg.norm(found, axis=1) for found in (ours, theirs)]
+    assert radii[0].std() <= radii[1].std() + 1e-9
+
+
+def test_channels_without_position(raw) -> None:
+    given = raw.copy()
+    given.info["chs"][7]["loc"][:3] = np.nan
+    given.info["bads"] = ["Pz"]
+    # A channel that lost nothing needs none.
+    assert Completer().fit_transform(given).info["bads"] == []
+    given._data[7, :30] = np.nan
+    with pytest.raises(EEGTensorError, match="Positions of channels Oz are not known"):
+        Completer().fit_transform(given)
+    truth = given.get_data(picks="eeg")
+    truth[1] = np.nan
+    with pytest.raises(EEGTensorError, match="Positions of channels 1"):
+        Completer().fit_transform(truth)
+
+
+def test_what_cannot_be_done_says_so(raw) -> None:
+    with pytest.raises(EEGTensorError, match="method='magic' is not known"):
+        Completer("magic").fit_transform(np.ones((3, 4)))
+    with pytest.raises(EEGTensorError, match="give floats"):
+        Completer().fit_transform(np.ones((3, 4), int))
+    with pytest.raises(EEGTensorError, match="info has 11 channels"):
+        Completer().fit_transform(np.ones((3, 4)), info=raw.info)
+    with pytest.raises(EEGTensorError, match="level"):
+        interval(np.ones(2), np.ones(2), 1.5)
+    few = raw.copy().pick(["Fz", "EOG"])
+    with pytest.raises(EEGTensorError, match="1 EEG channels"):
+        Completer().fit_transform(few)

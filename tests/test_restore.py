@@ -1,0 +1,97 @@
+"""`eegtensor restore`: file in; file, table and picture out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+
+from eegtensor.cli import main
+
+SFREQ = 100.0
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    names = ["Fz", "Cz", "Pz", "C3", "C4", "P3", "P4", "Oz"]
+    sources = np.sin(2 * np.pi * rng.uniform(4, 12, (3, 1)) * np.arange(1200) / SFREQ)
+    X = 1e-5 * rng.uniform(0.5, 1, (8, 3)) @ sources
+    X += 1e-6 * rng.standard_normal((8, 1200))
+    raw = mne.io.RawArray(X, mne.create_info(names, SFREQ, "eeg"), verbose="error")
+    raw.info["bads"] = ["C4"]
+    path = tmp_path_factory.mktemp("restore") / "broken_raw.fif"
+    raw.save(path, verbose="error")
+    return path
+
+
+def test_the_whole_way(recording: Path, tmp_path: Path, capsys) -> None:
+    segments = tmp_path / "segments.csv"
+    segments.write_text(
+        "onset,duration,channel\n2.0,0.05,\n4.0,1.5,Oz\n6.0,2.0,\n", encoding="utf-8"
+    )
+    out = tmp_path / "clean_raw.fif"
+    words = ["restore", str(recording), "--out", str(out), "--bads", "P3"]
+    assert main([*words, "--segments", str(segments)]) == 0
+    said = capsys.readouterr().out
+    assert "channel" in said and "gap" in said and "run" in said
+    assert "Left as it was: 2.00 s of all channels at 6.00 s" in said
+    before = mne.io.read_raw_fif(recording, verbose="error")
+    after = mne.io.read_raw_fif(out, verbose="error")
+    assert after.info["bads"] == []
+    assert list(after.annotations.description) == ["BAD_segment"]
+    changed = np.abs(after.get_data() - before.get_data()).max(axis=1) > 1e-9
+    # The gap changed every channel; without it these three.
+    away = np.r_[0:200, 210:400, 560:600, 810:1200]
+    rest = np.abs(after.get_data() - before.get_data())[:, away].max(axis=1) > 1e-9
+    assert changed.all()
+    assert [after.ch_names[i] for i in np.flatnonzero(rest)] == ["C4", "P3"]
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert set(table.columns) >= {"channel", "onset", "duration", "interval_uV"}
+    assert (table["interval_uV"] > 0).all()
+    oz = table[(table["channel"] == "Oz") & (table["duration"] > 1)]
+    assert oz["onset"].tolist() == [4.0] and oz["duration"].tolist() == [1.5]
+    picture = matplotlib.image.imread(out.with_suffix(".png"))
+    # Restored parts are red.
+    red = (picture[..., 0] > 0.6) & (picture[..., 1] < 0.5) & (picture[..., 2] < 0.5)
+    assert red.sum() > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "x.mat"], "ends in .mat"),
+        (["--out", "nowhere/x.fif"], "is no folder"),
+        (["--out", "x_raw.fif", "--bads", "T9"], "has no channel T9"),
+        (["--out", "x_raw.fif", "--segments", "none.csv"], "is no file"),
+        (["--out", "x_raw.fif", "--method", "magic"], "method='magic'"),
+    ],
+)
+def test_mistakes_are_named(
+    recording: Path, tmp_path: Path, monkeypatch, capsys, words, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["restore", str(recording), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_without_onsets(recording: Path, tmp_path: Path, capsys) -> None:
+    segments = tmp_path / "segments.csv"
+    segments.write_text("start,stop\n1,2\n", encoding="utf-8")
+    words = ["--out", str(tmp_path / "x_raw.fif"), "--segments", str(segments)]
+    assert main(["restore", str(recording), *words]) == 2
+    assert "no column duration, onset" in capsys.readouterr().err
+
+
+def test_nothing_is_lost(recording: Path, tmp_path: Path, capsys) -> None:
+    whole = tmp_path / "whole_raw.fif"
+    raw = mne.io.read_raw_fif(recording, verbose="error")
+    raw.info["bads"] = []
+    raw.save(whole, verbose="error")
+    assert main(["restore", str(whole), "--out", str(tmp_path / "o_raw.fif")]) == 2
+    assert "Nothing is lost" in capsys.readouterr().err
