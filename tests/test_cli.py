@@ -235,8 +235,9 @@ def test_words_keep_brackets_together() -> None:
 
 def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit code 130, folds kept, the same scores after."""
+    # Many folds: the signal must find some of them still to do.
     trials = simulate_trials(
-        n_subjects=8, n_sessions=2, n_trials=30, n_channels=12, random_state=0
+        n_subjects=20, n_sessions=2, n_trials=30, n_channels=12, random_state=0
     )
     trials.save(tmp_path / "store")
     out = tmp_path / "out"

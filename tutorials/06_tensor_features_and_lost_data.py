@@ -50,10 +50,12 @@ front = TimeFrequencyTensor(sfreq, fmin=5, fmax=35, n_freqs=12, n_bins=8, log=Fa
 power = front.fit_transform(trials.X)
 power /= power.mean(axis=(0, 3), keepdims=True)
 print(f"power: {power.shape} (trials, channels, frequencies, bins)")
+assert power.shape == (len(trials), 16, 12, 8) and (power > 0).all()
 
 parts = NonnegativeCPFeatures(4).fit(power)
 halves = split_half_match(power, 4, n_splits=2, random_state=0)
 print(f"match of components between halves of the trials: {halves.score:.2f}")
+assert halves.score > 0.5 and not parts.congruence_ > 0.95
 figure = plot_factors(
     parts, info=trials.info, freqs=front.freqs_, times=front.times_ + trials.tmin
 )
@@ -77,6 +79,8 @@ found = select_rank(
 )
 print(found.table[["fit", "held_out", "split_half"]].round(3))
 print(f"chosen by halves that agree: {found.rank}")
+assert found.table["fit"].is_monotonic_increasing
+assert found.table.loc[found.rank, "split_half"] > 0.9
 
 # %% [markdown]
 # ## Features of new people
@@ -104,6 +108,7 @@ for extractor in (TuckerFeatures((6, 4, 3)), HODA((6, 4, 3), n_selected=12)):
     score = balanced_accuracy_score(trials.y[new], said)
     name = type(extractor).__name__
     print(f"{name}: {test.shape[1]} features, new person {score:.2f}")
+    assert score > 0.85
 assert np.allclose(extractor.transform(logs[new][:1]), test[:1])
 
 # %% [markdown]
@@ -134,6 +139,8 @@ for name, where in (("dead channel", lost & dead), ("all else", lost & ~dead)):
     error = np.linalg.norm(gap[where]) / np.linalg.norm(truth[where])
     inside = (np.abs(gap) <= 1.645 * completer.uncertainty_)[where].mean()
     print(f"{name}: error {error:.2f}, {100 * inside:.0f} % inside the interval")
+    assert error < 1 and inside > 0.85
+assert whole.info["bads"] == [] and len(whole.annotations) == 0
 assert (whole.get_data()[~lost] == truth[~lost]).all()
 
 # %%
