@@ -81,24 +81,17 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
     mean_: NDArray
     fit_: float
     n_iter_: int
-    # Inverse Gram of the patterns, None where they are orthonormal.
-    _inverse: Tensor | None
 
     @abstractmethod
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
         """Decompose centred trials, zero where missing; set factors, fit, n_iter."""
 
-    @abstractmethod
-    def _decode(self, scores: Tensor) -> Tensor:
-        """Return scores (n, n_features) times the patterns, (n, d1, ..., dm)."""
+    def _prepare(self, dtype: torch.dtype) -> None:
+        """Compute once, after a fit, what every call of `_scores` needs."""
 
     @abstractmethod
-    def _correlate(self, X: Tensor) -> Tensor:
-        """Return inner products of trials with the patterns, (n, n_features)."""
-
-    def _gram(self) -> Tensor | None:
-        """Return inner products of the patterns, None if they are orthonormal."""
-        return None
+    def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
+        """Return the features of centred trials, zero where missing."""
 
     @property
     @abstractmethod
@@ -131,7 +124,7 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         self.mean_ = self._mean_of(X)
         centred, observed = self._centred(X)
         self._fit_model(centred, observed, None if y is None else np.asarray(y))
-        self._set_inverse(centred.dtype)
+        self._prepare(centred.dtype)
         self.train_scores_ = self._scores(centred, observed).numpy()
         return self
 
@@ -153,7 +146,56 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
             return tensor, None
         return torch.where(missing, 0.0, tensor), ~missing
 
-    def _set_inverse(self, dtype: torch.dtype) -> None:
+    def transform(
+        self,
+        X: NDArray,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+    ) -> NDArray:
+        """Return the features of trials, each by itself.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, d1, ..., dm)
+            NaN where missing: least squares count the other cells.
+        subjects, sessions : ignored
+
+        Returns
+        -------
+        scores : ndarray, shape (n_trials, n_features), in the unit of X
+        """
+        check_fitted(self, "train_scores_")
+        scores: NDArray = self._scores(*self._centred(self._checked(X))).numpy()
+        return scores
+
+    def _checked(self, X: Any) -> NDArray:
+        array = check_tensor(X, self.mean_.shape)
+        return array.astype(self.mean_.dtype, copy=False)
+
+
+class LinearFeatures(TensorFeatures):
+    """Base of extractors whose features are weights of patterns.
+
+    A subclass says in `_decode` and `_correlate` which patterns these are.
+    """
+
+    # Inverse Gram of the patterns, None where they are orthonormal.
+    _inverse: Tensor | None
+
+    @abstractmethod
+    def _decode(self, scores: Tensor) -> Tensor:
+        """Return scores (n, n_features) times the patterns, (n, d1, ..., dm)."""
+
+    @abstractmethod
+    def _correlate(self, X: Tensor) -> Tensor:
+        """Return inner products of trials with the patterns, (n, n_features)."""
+
+    def _gram(self) -> Tensor | None:
+        """Return inner products of the patterns, None if they are orthonormal."""
+        return None
+
+    def _prepare(self, dtype: torch.dtype) -> None:
         G = self._gram()
         self._inverse = None
         if G is not None:
@@ -215,33 +257,6 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         G = self._gram()
         return 1.0 if G is None else float(G.diagonal().double().mean())
 
-    def transform(
-        self,
-        X: NDArray,
-        *,
-        subjects: ArrayLike | None = None,
-        sessions: ArrayLike | None = None,
-    ) -> NDArray:
-        """Return the features of trials, each by itself.
-
-        Parameters
-        ----------
-        X : ndarray, shape (n_trials, d1, ..., dm)
-            NaN where missing: least squares count the other cells.
-        subjects, sessions : ignored
-
-        Returns
-        -------
-        scores : ndarray, shape (n_trials, n_features), in the unit of X
-        """
-        check_fitted(self, "train_scores_")
-        scores: NDArray = self._scores(*self._centred(self._checked(X))).numpy()
-        return scores
-
-    def _checked(self, X: Any) -> NDArray:
-        array = check_tensor(X, self.mean_.shape)
-        return array.astype(self.mean_.dtype, copy=False)
-
     def inverse_transform(self, scores: NDArray) -> NDArray:
         """Return the trials that features stand for, shape (n_trials, d1, ..., dm).
 
@@ -281,7 +296,7 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         return 1.0 - left / total if total > 0 else 1.0
 
 
-class PatternFeatures(TensorFeatures):
+class PatternFeatures(LinearFeatures):
     """Base of extractors whose patterns are few and held as one matrix.
 
     Attributes

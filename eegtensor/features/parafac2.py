@@ -81,9 +81,6 @@ class PARAFAC2Features(TensorFeatures):
         self.congruence_, self.start_fits_ = model.congruence, model.start_fits
         self.fit_, self.n_iter_ = model.fit, model.n_iter
 
-    def _set_inverse(self, dtype: torch.dtype) -> None:
-        self._inverse = None
-
     def _model(self) -> PARAFAC2:
         empty = torch.empty(0, len(self._B))
         maps, B = torch.from_numpy(self.maps_), torch.from_numpy(self._B)
@@ -121,19 +118,6 @@ class PARAFAC2Features(TensorFeatures):
         left = (1.0 - found.fits.double()) ** 2 * energy
         total = float(energy.sum())
         return 1.0 - float(left.sum()) / total if total > 0 else 1.0
-
-    def inverse_transform(self, scores: NDArray) -> NDArray:
-        """Raise: features hold sizes of components, not their time courses."""
-        fail(
-            "Features of PARAFAC2 do not say when a trial's components are active",
-            fix="multiply courses(X), scaled by transform(X), with maps_",
-        )
-
-    def _decode(self, scores: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _correlate(self, X: Tensor) -> Tensor:
-        raise NotImplementedError
 
     @property
     def _n_features_out(self) -> int:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor._check import fail
-from eegtensor.features._tensors import TensorFeatures
+from eegtensor.features._tensors import LinearFeatures
 from eegtensor.tensor.kernels import mode_product, project
 from eegtensor.tensor.tucker import tucker
 
 
-class MultilinearProjection(TensorFeatures):
+class MultilinearProjection(LinearFeatures):
     """Base of extractors that project each axis of a trial on orthonormal columns."""
 
     factors_: tuple[NDArray, ...]
