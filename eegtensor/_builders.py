@@ -15,12 +15,15 @@ from eegtensor._check import check_option, fail
 from eegtensor.features import (
     CCA,
     CSP,
+    HODA,
     TRCA,
     CCAFeatures,
     Covariances,
     ERPCovariances,
     FilterBankCSP,
     TangentSpace,
+    TimeFrequencyTensor,
+    TuckerFeatures,
     XdawnCovariances,
 )
 from eegtensor.pipeline import Pipeline
@@ -314,6 +317,66 @@ def trca(
             ("trca", TRCA(n_components, ensemble, n_bands)),
         ]
     )
+
+
+def tucker_lr(
+    align: str | None,
+    sfreq: float = 0.0,
+    ranks: int | tuple[int, ...] = (6, 4, 3),
+    fmin: float = 4.0,
+    fmax: float = 40.0,
+    n_freqs: int = 12,
+    n_bins: int = 8,
+    C: float = 0.1,
+    class_weight: str | None = None,
+    unseen: str = "pooled",
+) -> Pipeline:
+    front = _power("tucker-lr", sfreq, fmin, fmax, n_freqs, n_bins)
+    decoder = logistic(C, class_weight)
+    return _tensor_pipeline(align, front, TuckerFeatures(ranks), decoder, unseen)
+
+
+def hoda_lda(
+    align: str | None,
+    sfreq: float = 0.0,
+    ranks: int | tuple[int, ...] = (6, 4, 3),
+    n_selected: int | None = 16,
+    fmin: float = 4.0,
+    fmax: float = 40.0,
+    n_freqs: int = 12,
+    n_bins: int = 8,
+    shrinkage: str | float = "auto",
+    unseen: str = "pooled",
+) -> Pipeline:
+    front = _power("hoda-lda", sfreq, fmin, fmax, n_freqs, n_bins)
+    extractor = HODA(ranks, n_selected)
+    return _tensor_pipeline(align, front, extractor, lda(shrinkage), unseen)
+
+
+def _tensor_pipeline(
+    align: str | None, front: Any, extractor: Any, decoder: Any, unseen: str
+) -> Pipeline:
+    """Return signals' power as tensors, features standardised by domain, a decoder."""
+    return Pipeline(
+        [
+            *_signal_steps(align, 1, unseen),
+            ("power", front),
+            ("features", extractor),
+            ("standardize", DomainStandardScaler(unseen=unseen)),
+            ("decoder", decoder),
+        ]
+    )
+
+
+def _power(
+    name: str, sfreq: float, fmin: float, fmax: float, n_freqs: int, n_bins: int
+) -> TimeFrequencyTensor:
+    if not sfreq > 0:
+        fail(
+            f"Pipeline {name!r} needs the sampling frequency",
+            fix=f"write {name}(sfreq=128), or pass it to make_pipeline",
+        )
+    return TimeFrequencyTensor(sfreq, fmin, fmax, n_freqs, n_bins)
 
 
 def network(classifier: type, step: str, **fixed: Any) -> Callable[..., Pipeline]:

@@ -219,6 +219,22 @@ PIPELINES: dict[str, PipelineSpec] = {
         _ON_SIGNALS,
         adapts=None,
     ),
+    "tucker-lr": PipelineSpec(
+        "Tucker features of time-frequency power, standardised per domain, logistic "
+        "regression",
+        "oscillatory",
+        builders.tucker_lr,
+        _ON_SIGNALS,
+        adapts=None,
+    ),
+    "hoda-lda": PipelineSpec(
+        "discriminant projections of time-frequency power, standardised per domain, "
+        "linear discriminant",
+        "oscillatory",
+        builders.hoda_lda,
+        _ON_SIGNALS,
+        adapts=None,
+    ),
     "tsmnet": PipelineSpec(
         "TSMNet: filters, covariance and SPD network with batch norm by domain",
         "any",

@@ -235,16 +235,22 @@ def test_words_keep_brackets_together() -> None:
 
 def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit code 130, folds kept, the same scores after."""
-    # Many folds: the signal must find some of them still to do.
     trials = simulate_trials(
-        n_subjects=20, n_sessions=2, n_trials=30, n_channels=12, random_state=0
+        n_subjects=8, n_sessions=2, n_trials=30, n_channels=12, random_state=0
     )
     trials.save(tmp_path / "store")
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "eegtensor", "benchmark", str(tmp_path / "store"),
             "--pipelines", "tangent-space+riemann-balanced,mdm", "--out", str(out),
             "--no-report"]  # fmt: skip
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+
+    def listen() -> None:
+        # A shell's background jobs, this test run perhaps among them, ignore it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        argv, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         end = time.monotonic() + 120
         while not list((out / "cache").rglob("*.npz")) and process.poll() is None:
             assert time.monotonic() < end

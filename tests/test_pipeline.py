@@ -52,8 +52,14 @@ def names() -> list[str]:
 
 
 def quick(name: str) -> dict[str, int]:
-    """Networks take their time, which these tests are not about."""
-    return {"epochs": 2} if "epochs" in PIPELINES[name].parameters else {}
+    """Networks take their time, which these tests are not about.
+
+    Power needs the rate of the simulated trials.
+    """
+    known = {"epochs": 2}
+    if name in ("tucker-lr", "hoda-lda"):
+        known["sfreq"] = 128
+    return {k: v for k, v in known.items() if k in PIPELINES[name].parameters}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,8 @@ def test_every_pipeline_learns_adapts_and_travels(trials, name, align) -> None:
 @pytest.mark.parametrize("name", names())
 def test_parameters_are_plain_values(name) -> None:
     align = "riemann" if "riemann" in PIPELINES[name].alignments else None
-    for key, value in make_pipeline(name, align=align).get_params().items():
+    pipe = make_pipeline(name, align=align, **quick(name))
+    for key, value in pipe.get_params().items():
         if key in ("steps", "memory") or hasattr(value, "get_params"):
             continue
         assert isinstance(value, (str, int, float, bool, tuple, type(None))), key
@@ -344,6 +351,14 @@ def test_labels_that_look_like_numbers_stay_labels(trials) -> None:
             continue
         said = make_pipeline(name, **quick(name)).fit(X, y).predict(X)
         assert set(said) <= {"1", "10"}
+
+
+def test_power_needs_the_rate() -> None:
+    for name in ("tucker-lr", "hoda-lda"):
+        with pytest.raises(EEGTensorError, match=rf"write {name}\(sfreq=128\)"):
+            make_pipeline(name)
+        front = make_pipeline(name, sfreq=200.0, n_freqs=5)["power"]
+        assert (front.sfreq, front.n_freqs) == (200.0, 5)
 
 
 def test_every_alignment_of_the_table_can_be_fitted(trials, tmp_path) -> None:
