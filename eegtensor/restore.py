@@ -103,13 +103,14 @@ def restore_recording(
     Raises
     ------
     EEGTensorError
-        If the file cannot be read or holds trials, a channel is not known, nothing
-        is lost, or a channel without data has no position.
+        If the file cannot be read or holds trials, the results would overwrite
+        what was given, a channel is not known, nothing is lost, or a channel
+        without data has no position.
     """
     from eegtensor.io.formats import open_recording
 
     out = Path(out)
-    _check_ending(out)
+    _check_out(out, [src] if segments is None else [src, segments])
     raw = open_recording(Path(src)).signal
     if not isinstance(raw, mne.io.BaseRaw):
         fail(f"{src} holds trials", fix="give a continuous recording")
@@ -144,7 +145,8 @@ def restore_recording(
     return Restoration(completer.table_, stretches, left, out, table, picture)
 
 
-def _check_ending(out: Path) -> None:
+def _check_out(out: Path, given: Sequence[str | os.PathLike]) -> None:
+    """Raise for a name that cannot be written, or that would cost what was given."""
     if out.suffix not in (".fif", *_EXPORTED):
         fail(
             f"{out} ends in {out.suffix or 'nothing'}",
@@ -152,6 +154,10 @@ def _check_ending(out: Path) -> None:
         )
     if not out.resolve().parent.is_dir():
         fail(f"{out.resolve().parent} is no folder", fix="make it first")
+    written = {out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png")}
+    lost = [str(path) for path in given if Path(path).resolve() in written]
+    if lost:
+        fail(f"{listing(lost)} would be overwritten", fix="give --out another name")
 
 
 def _add_segments(raw: mne.io.BaseRaw, path: Path) -> None:

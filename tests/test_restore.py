@@ -80,6 +80,21 @@ def test_mistakes_are_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_given_is_never_overwritten(
+    recording: Path, tmp_path: Path, capsys
+) -> None:
+    kept = recording.read_bytes()
+    assert main(["restore", str(recording), "--out", str(recording)]) == 2
+    segments = tmp_path / "x_raw.csv"
+    segments.write_text("onset,duration\n1,0.05\n", encoding="utf-8")
+    words = ["--out", str(tmp_path / "x_raw.fif"), "--segments", str(segments)]
+    assert main(["restore", str(recording), *words]) == 2
+    assert capsys.readouterr().err.count("would be overwritten") == 2
+    assert recording.read_bytes() == kept
+    assert segments.read_text(encoding="utf-8").startswith("onset,duration")
+    assert list(tmp_path.iterdir()) == [segments]
+
+
 def test_a_table_without_onsets(recording: Path, tmp_path: Path, capsys) -> None:
     segments = tmp_path / "segments.csv"
     segments.write_text("start,stop\n1,2\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import fail
 from eegtensor.features._base import class_codes
 from eegtensor.features.tucker import MultilinearProjection, axis_ranks
 from eegtensor.tensor.hoda import hoda
@@ -66,7 +66,6 @@ class HODA(MultilinearProjection):
         self.tol = tol
 
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
-        check_option("center", self.center, (True, False))
         if observed is not None:
             fail(
                 "Training trials have missing cells",
