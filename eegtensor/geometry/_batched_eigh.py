@@ -100,7 +100,7 @@ def logarithm(
         arrays = (matrices[part], largest[part], out[part])
         good.append(kernel.logarithms(*arrays, rounding, left, lefts[part]))
 
-    _share(solve, parts)
+    _share(solve, parts, here=1)
     if not all(good):
         return None
     top = torch.from_numpy(largest).view(*X.shape[:-2], 1)
@@ -118,7 +118,7 @@ def definite(X: Tensor, share: float) -> Tensor | None:
     kernel, matrices, parts = work
     answers = np.empty(len(matrices), np.bool_)
     _share(lambda part: kernel.are_definite(matrices[part], answers[part], share),
-           parts)  # fmt: skip
+           parts, here=1)  # fmt: skip
     return torch.from_numpy(answers).view(X.shape[:-2])
 
 
@@ -250,7 +250,8 @@ def _in_parts(
             if target is not None:
                 target[:] = columns.numpy()
 
-    _share(solve, parts)
+    # LAPACK would start threads of its own on this one.
+    _share(solve, parts, here=0 if kernel is None else 1)
     values = values.reshape(array.shape[:-1])
     basis = basis.reshape(array.shape) if vectors else values
     return torch.from_numpy(values), torch.from_numpy(basis)
@@ -296,6 +297,9 @@ def _use_one_thread(others: int) -> None:
 
     It does from n = 32 on, to no gain and at twice the time.
     """
+    # A thread takes the common number when it first asks, also after it was
+    # set to another: so ask first.
+    torch.get_num_threads()
     torch.set_num_threads(1)
     # That also sets what threads begin with that start later: set it back.
     restoring = threading.Thread(target=torch.set_num_threads, args=(others,))
@@ -340,19 +344,19 @@ def _parts(total: int, n: int, lanes: int) -> list[slice]:
     return [slice(at, min(at + step, total)) for at in range(0, total, step)]
 
 
-def _share(solve: Callable[[slice], None], parts: list[slice]) -> None:
-    """Call `solve` on every part, on a thread each."""
+def _share(solve: Callable[[slice], None], parts: list[slice], here: int) -> None:
+    """Call `solve` on every part, on a thread each; the last `here` on this one."""
     waiting: list[Future[None]] = []
-    here = parts
+    left = parts
     if len(parts) > 1:
         try:
-            pool = _helpers(len(parts))
-            while here:
-                waiting.append(pool.submit(solve, here[0]))
-                here = here[1:]
+            pool = _helpers(len(parts) - here)
+            while len(left) > here:
+                waiting.append(pool.submit(solve, left[0]))
+                left = left[1:]
         except RuntimeError:  # the interpreter is shutting down
             pass
-    for part in here:
+    for part in left:
         solve(part)
     for future in waiting:
         future.result()

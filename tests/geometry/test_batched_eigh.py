@@ -242,6 +242,9 @@ def test_helping_threads_leave_the_number_of_threads(either: bool) -> None:
         thread.start()
         thread.join()
         assert seen == [3]
+        # LAPACK on a helping thread must not start threads in its turn.
+        asked = module._helpers(2).submit(torch.get_num_threads)
+        assert asked.result() == 1
     finally:
         torch.set_num_threads(before)
 
