@@ -33,6 +33,9 @@ FIRST_NUGGET = 1e-3
 # Lags of coherence, where most cells are seen and where few are.
 COHERENCE_LAGS = (32, 16)
 MOST_SEEN = 0.6
+# With fewer cells than this, components are not known well enough to smooth them
+# instead of channels.
+COMPONENTS_SEEN = 0.2
 # Lost samples appended to every trial, so that its two ends do not touch.
 TAIL = 24
 
@@ -74,9 +77,9 @@ class Conditioned(NamedTuple):
 
 def regularise(spectrum: Tensor, seen: Tensor) -> Tensor:
     """Return the spectrum with as much coherence as the observed cells pay for."""
-    if bool(seen.double().mean() > MOST_SEEN):
-        return smooth_coherence(spectrum, COHERENCE_LAGS[0], components=True)
-    return smooth_coherence(spectrum, COHERENCE_LAGS[1])
+    share = float(seen.double().mean())
+    lags = COHERENCE_LAGS[0] if share > MOST_SEEN else COHERENCE_LAGS[1]
+    return smooth_coherence(spectrum, lags, components=share > COMPONENTS_SEEN)
 
 
 def gaps(lost: Tensor) -> list[Stretch]:

@@ -136,6 +136,11 @@ def fit_spline(problem: Problem, random_state: int) -> Predict:
     return predict
 
 
+def model_lags(problem: Problem) -> int:
+    """Return how many lags a process learned from such trials has."""
+    return min(N_LAGS, 2 ** int(math.log2(problem.values.shape[2])))
+
+
 def fit_delay(
     problem: Problem,
     random_state: int,
@@ -148,7 +153,7 @@ def fit_delay(
     `gaussian` saves learning the spatial covariance, which is where runs start;
     `score`, an error of completed values, stops it in time (see `learn`).
     """
-    n_lags = min(N_LAGS, 2 ** int(math.log2(problem.values.shape[2])))
+    n_lags = model_lags(problem)
     generator = torch.Generator().manual_seed(random_state)
     hidden = _conditional(problem, generator)
     if gaussian is None:
