@@ -1,0 +1,160 @@
+"""Residual vector quantisation: every level codes what those before left over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from eegtensor._check import fail
+from eegtensor.codebook.kmeans import kmeans
+from eegtensor.codebook.lookup import prepare_codes, search
+from eegtensor.geometry._bridge import Array, bridged, floating
+
+_DISTANCES = 1 << 20
+
+
+@bridged
+def fit_residual(
+    X: Array,
+    n_codes: int,
+    n_levels: int,
+    *,
+    max_iter: int = 20,
+    random_state: int = 0,
+) -> Array:
+    """Fit one codebook a level by k-means, each on the residual of the last.
+
+    Parameters
+    ----------
+    X : array, shape (n_vectors, dim)
+    n_codes, n_levels : int
+    max_iter : int
+        Of k-means.
+    random_state : int
+
+    Returns
+    -------
+    tables : array, shape (n_levels, n_codes, dim)
+
+    Raises
+    ------
+    EEGTensorError
+        See `kmeans`; or if n_levels is below one.
+    """
+    if n_levels < 1:
+        fail(f"n_levels={n_levels!r}", fix="give at least one level")
+    rest = floating(X.detach())
+    tables = []
+    for level in range(n_levels):
+        found = kmeans(
+            rest, n_codes, max_iter=max_iter, random_state=random_state + level
+        )
+        tables.append(found.codes)
+        # Less what was coded, not a unit vector: the norm is coded with the rest.
+        rest = rest - found.codes[search(rest, prepare_codes(found.codes))]
+    return torch.stack(tables)
+
+
+@bridged
+def encode_residual(X: Array, tables: Array, *, beam: int = 1) -> Array:
+    """Return a code for every level of every vector.
+
+    Parameters
+    ----------
+    X : array, shape (..., dim)
+    tables : array, shape (n_levels, n_codes, dim)
+    beam : int
+        Prefixes kept from level to level. 1 takes the nearest code at every level
+        and is what a prefix of levels is best with; more come nearer to the best
+        combination of all levels.
+
+    Returns
+    -------
+    ids : array of int64, shape (..., n_levels)
+    """
+    check_tables(X, tables)
+    rows = floating(X.detach()).reshape(-1, X.shape[-1])
+    if beam > 1:
+        # Distances held at one time: beam x codes for every vector.
+        step = max(1, _DISTANCES // (beam * tables.shape[1]))
+        parts = [_beam(part, tables.to(rows), beam) for part in rows.split(step)]
+        ids = torch.cat(parts) if parts else rows.new_zeros(0, len(tables)).long()
+    else:
+        found = []
+        for table in tables.to(rows):
+            nearest = search(rows, prepare_codes(table))
+            rows = rows - table[nearest]
+            found.append(nearest)
+        ids = torch.stack(found, dim=-1)
+    return ids.view(*X.shape[:-1], len(tables))
+
+
+@bridged
+def decode_residual(ids: Array, tables: Array) -> Array:
+    """Return the sum of the codes; of the first levels if ids have fewer.
+
+    Parameters
+    ----------
+    ids : array of int64, shape (..., n_levels)
+        -1 adds nothing.
+    tables : array, shape (n_tables >= n_levels, n_codes, dim)
+
+    Returns
+    -------
+    X : array, shape (..., dim)
+    """
+    n_levels = ids.shape[-1]
+    if n_levels > len(tables):
+        fail(
+            f"ids have {n_levels} levels, the tables {len(tables)}",
+            fix="decode with the tables that coded",
+        )
+    used = tables[:n_levels]
+    low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
+    if low < -1 or high >= used.shape[1]:
+        fail(
+            f"ids lie between {low} and {high}, codes between 0 and "
+            f"{used.shape[1] - 1}",
+            fix="decode with the tables that coded",
+        )
+    level = torch.arange(n_levels, device=ids.device)
+    coded = used[level, ids.clamp_min(0)]
+    return torch.where((ids >= 0)[..., None], coded, 0.0).sum(dim=-2)
+
+
+def check_tables(X: Tensor, tables: Tensor | Sequence[Tensor]) -> None:
+    """Raise if tables are not (n_levels, n_codes, dim) of the vectors' dim."""
+    shape = tuple(getattr(tables, "shape", ()))
+    if len(shape) != 3 or X.ndim < 1 or shape[-1] != X.shape[-1]:
+        fail(
+            f"vectors have shape {tuple(X.shape)}, tables {shape}",
+            fix="give tables of shape (n_levels, n_codes, dim) for vectors (..., dim)",
+        )
+
+
+def _beam(rows: Tensor, tables: Tensor, beam: int) -> Tensor:
+    """Return the best of the combinations that a beam of prefixes reaches."""
+    n, dim = rows.shape
+    rest = rows[:, None]
+    ids = torch.zeros(n, 1, 0, dtype=torch.int64, device=rows.device)
+    for table in tables:
+        n_codes = len(table)
+        apart = (
+            rest.square().sum(dim=-1, keepdim=True)
+            - 2 * rest @ table.T
+            + table.square().sum(dim=-1)
+        ).flatten(1)
+        best = apart.topk(min(beam, apart.shape[1]), dim=1, largest=False).indices
+        prefix, code = best // n_codes, best % n_codes
+        rest = rest.gather(1, prefix[..., None].expand(-1, -1, dim)) - table[code]
+        ids = torch.cat(
+            [
+                ids.gather(1, prefix[..., None].expand(-1, -1, ids.shape[-1])),
+                code[..., None],
+            ],
+            dim=-1,
+        )
+    nearest = rest.square().sum(dim=-1).argmin(dim=1)
+    return ids[torch.arange(n, device=ids.device), nearest]
