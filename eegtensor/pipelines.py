@@ -220,20 +220,23 @@ PIPELINES: dict[str, PipelineSpec] = {
         adapts=None,
     ),
     "tucker-lr": PipelineSpec(
-        "Tucker features of time-frequency power, standardised per domain, logistic "
-        "regression",
+        "Tucker features of time-frequency power, logistic regression",
         "oscillatory",
         builders.tucker_lr,
         _ON_SIGNALS,
-        adapts=None,
     ),
     "hoda-lda": PipelineSpec(
-        "discriminant projections of time-frequency power, standardised per domain, "
-        "linear discriminant",
+        "discriminant projections of time-frequency power, linear discriminant",
         "oscillatory",
         builders.hoda_lda,
         _ON_SIGNALS,
-        adapts=None,
+    ),
+    "tangent-tensor": PipelineSpec(
+        "tangent vectors beside discriminant projections of time-frequency power, "
+        "logistic regression",
+        "oscillatory",
+        builders.tangent_tensor,
+        _ON_SIGNALS,
     ),
     "tsmnet": PipelineSpec(
         "TSMNet: filters, covariance and SPD network with batch norm by domain",

@@ -24,6 +24,8 @@ from eegtensor.pipeline import Pipeline
 from eegtensor.pipelines import PIPELINES, make_pipeline, parse_pipeline
 from eegtensor.transfer import Recenter, Rotate
 
+TENSORS = ("tucker-lr", "hoda-lda", "tangent-tensor")
+
 
 @pytest.fixture(scope="module")
 def trials():
@@ -57,7 +59,7 @@ def quick(name: str) -> dict[str, int]:
     Power needs the rate of the simulated trials.
     """
     known = {"epochs": 2}
-    if name in ("tucker-lr", "hoda-lda"):
+    if name in TENSORS:
         known["sfreq"] = 128
     return {k: v for k, v in known.items() if k in PIPELINES[name].parameters}
 
@@ -97,7 +99,7 @@ def test_parameters_are_plain_values(name) -> None:
     align = "riemann" if "riemann" in PIPELINES[name].alignments else None
     pipe = make_pipeline(name, align=align, **quick(name))
     for key, value in pipe.get_params().items():
-        if key in ("steps", "memory") or hasattr(value, "get_params"):
+        if key.split("__")[-1] in ("steps", "memory") or hasattr(value, "get_params"):
             continue
         assert isinstance(value, (str, int, float, bool, tuple, type(None))), key
 
@@ -354,11 +356,13 @@ def test_labels_that_look_like_numbers_stay_labels(trials) -> None:
 
 
 def test_power_needs_the_rate() -> None:
-    for name in ("tucker-lr", "hoda-lda"):
+    for name in TENSORS:
         with pytest.raises(EEGTensorError, match=rf"write {name}\(sfreq=128\)"):
             make_pipeline(name)
-        front = make_pipeline(name, sfreq=200.0, n_freqs=5)["power"]
-        assert (front.sfreq, front.n_freqs) == (200.0, 5)
+        pipe = make_pipeline(name, sfreq=200.0, n_freqs=5, n_cycles=6.0)
+        holder = pipe["features"].tensor if name == "tangent-tensor" else pipe
+        front = holder["power"]
+        assert (front.sfreq, front.n_freqs, front.n_cycles) == (200.0, 5, 6.0)
 
 
 def test_every_alignment_of_the_table_can_be_fitted(trials, tmp_path) -> None:

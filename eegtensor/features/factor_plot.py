@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import ConvexHull, QhullError
 
 from eegtensor._check import check_option, fail
 from eegtensor.features._base import check_fitted
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 AXES = ("channel", "frequency", "time", "other")
 _COLOUR = "#1f5f8b"
 _GREY = "#666666"
+# A map of electrodes on less of the head would be invented for the most part.
+_COVERED = 0.1
+# Names of more channels than this do not fit under their bars.
+_NAMED = 16
 
 
 def plot_factors(
@@ -36,7 +41,8 @@ def plot_factors(
     extractor : CPFeatures | NonnegativeCPFeatures | any with factors_ of one rank
         Fitted.
     info : mne.Info | None
-        With electrode positions for topographies; bars without.
+        With electrode positions for topographies; bars without, or where they
+        cover less than a tenth of the head.
     axes : tuple of str | None
         What each axis of a trial is: "channel", "frequency", "time" or "other". By
         default channel x time for two axes, channel x frequency x time for three.
@@ -78,13 +84,13 @@ def plot_factors(
     figure.set_layout_engine("constrained")
     grid = figure.subplots(shown, len(factors), squeeze=False)
     for r in range(shown):
+        last = r == shown - 1
         for n, (name, U) in enumerate(zip(names, factors, strict=True)):
             axis = grid[r, n]
             if name == "channel":
-                _draw_channels(axis, U[:, r], info)
+                _draw_channels(axis, U[:, r], info, label=last)
             else:
                 grids = {"frequency": freqs, "time": times}
-                last = r == shown - 1
                 _draw_curve(axis, U, r, name, grids.get(name), label=last)
             if r == 0:
                 axis.set_title(_TITLES[name], fontsize=10)
@@ -128,30 +134,65 @@ def _axis_names(
     return axes
 
 
-def _draw_channels(axis: Any, weights: NDArray, info: mne.Info | None) -> None:
-    if info is None or info.get_montage() is None:
-        axis.bar(np.arange(len(weights)), weights, color=_COLOUR)
-        axis.set_xticks([])
-        axis.axhline(0.0, color=_GREY, lw=0.6)
-        return
-    import mne
-
-    if len(weights) != len(info["ch_names"]):
+def _draw_channels(
+    axis: Any, weights: NDArray, info: mne.Info | None, *, label: bool
+) -> None:
+    if info is not None and len(weights) != len(info["ch_names"]):
         fail(
             f"The model has {len(weights)} channels, info has {len(info['ch_names'])}",
             fix="give the info of the trials that were decomposed",
         )
+    if info is None or _coverage(info) < _COVERED:
+        _draw_bars(axis, weights, None if info is None else info["ch_names"], label)
+        return
+    import mne
+
     limit = float(np.abs(weights).max())
     positive = bool((weights >= 0).all())
+    low = 0.0 if positive else -limit
     mne.viz.plot_topomap(
         weights,
         info,
         axes=axis,
         show=False,
         cmap="Reds" if positive else "RdBu_r",
-        vlim=(0.0 if positive else -limit, limit),
-        contours=4,
+        vlim=(low, limit),
+        # Of the colours' range: a map that is nearly flat then looks flat.
+        contours=np.linspace(low, limit, 6)[1:-1] if limit > 0 else 0,
     )
+
+
+def _coverage(info: mne.Info) -> float:
+    """Return the share of the upper half of the head between the electrodes."""
+    if info.get_montage() is None:
+        return 0.0
+    places = np.array([ch["loc"][:3] for ch in info["chs"]])
+    if not np.isfinite(places).all():
+        return 0.0
+    # By angle from the vertex, as maps of the head are drawn; at 90 degrees it ends.
+    angle = np.arctan2(np.hypot(places[:, 0], places[:, 1]), places[:, 2])
+    turn = np.arctan2(places[:, 1], places[:, 0])
+    flat = np.column_stack([angle * np.cos(turn), angle * np.sin(turn)])
+    try:
+        return float(ConvexHull(flat).volume / (np.pi * (np.pi / 2) ** 2))
+    except QhullError:
+        return 0.0
+
+
+def _draw_bars(
+    axis: Any, weights: NDArray, names: list[str] | None, label: bool
+) -> None:
+    at = np.arange(len(weights))
+    axis.bar(at, weights, color=_COLOUR)
+    axis.axhline(0.0, color=_GREY, lw=0.6)
+    axis.set_yticks([])
+    for side in ("top", "right", "left", "bottom"):
+        axis.spines[side].set_visible(False)
+    if names is None or len(names) > _NAMED or not label:
+        axis.set_xticks([])
+        return
+    axis.set_xticks(at, names, fontsize=8, rotation=90 if len(names) > 4 else 0)
+    axis.tick_params(length=0)
 
 
 def _draw_curve(

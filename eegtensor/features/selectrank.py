@@ -67,6 +67,13 @@ def select_rank(
     Returns
     -------
     RankChoice
+
+    Notes
+    -----
+    Wavelet power is alike at neighbouring frequencies and times, so that cells held
+    out can be told from their neighbours: many components pass, of which few are
+    found again in other people. For components to look at and name, take
+    ``method="split-half"`` or ``"core-consistency"``.
     """
     check_option("model", model, tuple(MODELS))
     X = check_tensor(X)

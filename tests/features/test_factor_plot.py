@@ -58,3 +58,24 @@ def test_what_cannot_be_drawn_says_so(fitted) -> None:
     small.set_montage("standard_1020")
     with pytest.raises(EEGTensorError, match="4 channels, info has 2"):
         plot_factors(fitted, info=small)
+
+
+@pytest.mark.parametrize(
+    ("names", "mapped"),
+    [
+        (["O1", "Oz", "O2", "PO3", "POz", "PO4"], False),
+        (["Fz", "FCz", "Cz", "CPz", "Pz", "POz"], False),
+        (["Fp1", "Fp2", "C3", "C4", "O1", "O2"], True),
+        (["C3", "C4", "FC1", "FC2", "P3", "P4"], True),
+    ],
+)
+def test_no_map_is_made_up_from_electrodes_of_one_place(names, mapped) -> None:
+    X = np.random.default_rng(0).standard_normal((30, 6, 5))
+    made = mne.create_info(names, 100.0, "eeg")
+    made.set_montage("standard_1020")
+    figure = plot_factors(CPFeatures(2).fit(X), info=made)
+    where = figure.axes[::2]
+    assert all(bool(axis.images) == mapped for axis in where)
+    assert all(bool(axis.patches) != mapped for axis in where)
+    said = [t.get_text() for t in where[-1].get_xticklabels()]
+    assert mapped or said == names
