@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eegtensor.nn._orders import Join, arrange
+
 # One step costs about as much time as so many flops, one number moved as these.
 STEP = 1e6
 MOVE = 40.0
@@ -33,8 +35,6 @@ class Step(NamedTuple):
         Where no axis is common to both and kept: the axes summed over.
     views : (tuple of int | None, tuple of int | None)
         Then, orders of axes to bring the two to before.
-    order : tuple of int | None
-        Then, of the axes left, where the result wants another.
     """
 
     first: int
@@ -42,7 +42,6 @@ class Step(NamedTuple):
     equation: str
     sums: tuple[list[int], list[int]] | None
     views: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
-    order: tuple[int, ...] | None
 
 
 class Plan(NamedTuple):
@@ -55,38 +54,48 @@ class Plan(NamedTuple):
         Letters of the tensors it was made for.
     out : str
         Letters of the result.
+    order : tuple of int | None
+        In which the last step's axes make the result.
     flops : float
         Multiplications and additions.
     cost : float
-        With what steps and moved numbers cost, in flops.
+        With what steps, moved numbers and copies cost, in flops.
     """
 
     steps: tuple[Step, ...]
     terms: tuple[str, ...]
     out: str
+    order: tuple[int, ...] | None
     flops: float
     cost: float
 
 
+def dense_cost(rows: float, summed: float, columns: float) -> float:
+    """Return what one matrix product costs, in flops as `Plan.cost`."""
+    moved = rows * summed + summed * columns + rows * columns
+    return 2.0 * rows * summed * columns + MOVE * moved + STEP
+
+
 def contract(plan: Plan, tensors: Iterable[Tensor]) -> Tensor:
-    """Return the contraction of tensors, one for each of the plan's terms."""
+    """Return the contraction of tensors, one for each of the plan's terms.
+
+    It may lie in memory in another order than that of its axes.
+    """
     rest = list(tensors)
     if not plan.steps:
         return torch.einsum(f"{plan.terms[0]}->{plan.out}", rest[0])
-    for first, second, equation, sums, views, order in plan.steps:
-        b = rest.pop(second)
-        a = rest.pop(first)
+    for first, second, equation, sums, views in plan.steps:
+        a, b = rest[first], rest[second]
+        del rest[max(first, second)], rest[min(first, second)]
         # Under autocast the two may differ, which tensordot refuses.
         if sums is None or a.dtype != b.dtype:
-            c = torch.einsum(equation, a, b)
-        else:
-            # One matrix product: einsum's batched one takes half as long again.
-            a = a if views[0] is None else a.permute(views[0])
-            b = b if views[1] is None else b.permute(views[1])
-            c = torch.tensordot(a, b, sums)
-            c = c if order is None else c.permute(order)
-        rest.append(c)
-    return rest[0]
+            rest.append(torch.einsum(equation, a, b))
+            continue
+        # One matrix product: einsum's batched one takes half as long again.
+        a = a if views[0] is None else a.permute(views[0])
+        b = b if views[1] is None else b.permute(views[1])
+        rest.append(torch.tensordot(a, b, sums))
+    return rest[0] if plan.order is None else rest[0].permute(plan.order)
 
 
 @lru_cache(maxsize=4096)
@@ -103,10 +112,15 @@ def plan(terms: tuple[str, ...], out: str, sizes: Sizes) -> Plan:
         Of each letter.
     """
     if len(terms) == 1:
-        return Plan((), terms, out, 0.0, 0.0)
+        return Plan((), terms, out, None, 0.0, 0.0)
     network = _Network(terms, out, dict(sizes))
-    tree = network.exact() if len(terms) <= EXACT else network.greedy()
-    return _linear(network, tree)
+    if len(terms) > EXACT:
+        return _linear(network, network.greedy())
+    tree, whole = network.exact(), (1 << len(terms)) - 1
+    # Copies are counted once the tree is known. They may make it dearer than to
+    # contract the rest first and the first tensor with that, in one product.
+    other = {**tree, whole: (1, whole - 1)}
+    return min((_linear(network, t) for t in (tree, other)), key=lambda p: p.cost)
 
 
 class _Network:
@@ -127,11 +141,12 @@ class _Network:
             self._kept[nodes] = frozenset(inside & outside)
         return self._kept[nodes]
 
-    def volume(self, letters: frozenset[str]) -> float:
+    def volume(self, letters: Iterable[str]) -> float:
         """Return the product of the letters' sizes."""
-        if letters not in self._volume:
-            self._volume[letters] = math.prod(self.sizes[c] for c in letters)
-        return self._volume[letters]
+        key = frozenset(letters)
+        if key not in self._volume:
+            self._volume[key] = math.prod(self.sizes[c] for c in key)
+        return self._volume[key]
 
     def flops(self, a: int, b: int) -> float:
         """Return multiplications and additions that join two sets."""
@@ -182,59 +197,48 @@ class _Network:
 
 def _linear(network: _Network, split: dict[int, tuple[int, int]]) -> Plan:
     """Return the tree's joins one after the other, as equations."""
-    nodes = [1 << n for n in range(len(network.terms))]
-    letters = dict(zip(nodes, network.terms, strict=True))
-    steps, flops, cost = [], 0.0, 0.0
-    whole = (1 << len(nodes)) - 1
-    for a, b in _post_order(split, whole):
-        flops += network.flops(a, b)
-        cost += network.cost(a, b)
-        first, second = sorted((nodes.index(a), nodes.index(b)))
-        x, y = letters[nodes[first]], letters[nodes[second]]
-        wanted = network.out if a | b == whole else None
-        step, letters[a | b] = _step(network, a | b, first, second, x, y, wanted)
-        steps.append(step)
-        nodes = [s for s in nodes if s not in (a, b)]
-        nodes.append(a | b)
-    return Plan(tuple(steps), network.terms, network.out, flops, cost)
-
-
-def _step(
-    network: _Network,
-    nodes: int,
-    first: int,
-    second: int,
-    x: str,
-    y: str,
-    wanted: str | None,
-) -> tuple[Step, str]:
-    """Return how tensors of letters x and y are joined, and the result's letters."""
-    kept = network.kept(nodes)
-    both = [c for c in x if c in y]
-    equal = [c for c in both if c in kept]
-    equation = f"{x},{y}->"
-    if equal or not both:
-        own = [c for c in x + y if c not in both]
-        result = "".join(equal + own) if wanted is None else wanted
-        return Step(first, second, equation + result, None, (None, None), None), result
-    # The larger is used as it is. The smaller's own axes come in the alphabet's
-    # order, which is the output's: what would be copied later is larger.
-    large = max((x, y), key=lambda term: network.volume(frozenset(term)))
-    terms = [
-        term if term == large else "".join(sorted(term, key=lambda c: (c in both, c)))
-        for term in (x, y)
-    ]
-    natural = "".join(c for term in terms for c in term if c not in both)
-    result = natural if wanted is None else wanted
-    summed = [c for c in large if c in both]
-    return Step(
-        first,
-        second,
-        equation + result,
-        ([terms[0].index(c) for c in summed], [terms[1].index(c) for c in summed]),
-        (_order(x, terms[0]), _order(y, terms[1])),
-        _order(natural, result),
-    ), result
+    alive = [1 << n for n in range(len(network.terms))]
+    letters = dict(zip(alive, network.terms, strict=True))
+    whole = (1 << len(alive)) - 1
+    tree = list(_post_order(split, whole))
+    products = {}
+    for a, b in tree:
+        x, y = letters[a], letters[b]
+        both = "".join(c for c in x if c in y)
+        rows = "".join(c for c in x if c not in both)
+        columns = "".join(c for c in y if c not in both)
+        equal = "".join(c for c in both if c in network.kept(a | b))
+        if both and not equal:
+            products[a | b] = Join(a, b, rows, both, columns)
+            letters[a | b] = rows + columns
+        else:
+            last = a | b == whole
+            letters[a | b] = network.out if last else equal + rows + columns
+    ordered, copies = arrange(products, letters, network.out, network.volume)
+    steps = []
+    for a, b in tree:
+        join = ordered.get(a | b, Join(a, b, "", "", ""))
+        x, y = letters[join.left], letters[join.right]
+        equation = f"{x},{y}->{letters[a | b]}"
+        place = alive.index(join.left), alive.index(join.right)
+        if a | b not in ordered:
+            steps.append(Step(*place, equation, None, (None, None)))
+        else:
+            left, right = join.rows + join.summed, join.summed + join.columns
+            sums = [term.index(c) for term in (left, right) for c in join.summed]
+            half = len(join.summed)
+            views = (_order(x, left), _order(y, right))
+            steps.append(Step(*place, equation, (sums[:half], sums[half:]), views))
+        alive = [nodes for nodes in alive if nodes not in (a, b)]
+        alive.append(a | b)
+    return Plan(
+        tuple(steps),
+        network.terms,
+        network.out,
+        _order(letters[whole], network.out),
+        sum(network.flops(a, b) for a, b in tree),
+        sum(network.cost(a, b) for a, b in tree) + copies,
+    )
 
 
 def _order(before: str, after: str) -> tuple[int, ...] | None:

@@ -91,9 +91,6 @@ def _chain(layout: Layout, X: Tensor, letters: str, ring: bool) -> list[Tensor]:
         core = cores[n]
         a, _, b = core.shape
         core = core.reshape(a, *(size[c] for c in groups[n]), b)
-        # The chain's right rank is last; the identity of the next mode follows it.
-        if len(groups[n]) == 2:
-            core = core.transpose(-1, -2)
         if not ring and n == 0:
             core = core[0]
         if not ring and n == len(cores) - 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,19 @@ from eegtensor.nn._layout import Layout
 NOMINAL = 64
 
 
+class _Kept(NamedTuple):
+    """The weight that cores meant, once they were seen twice."""
+
+    cores: list[Tensor]
+    weight: Tensor | None
+
+
 class FactorizedLayer(nn.Module):
     """A layer whose weight is a tensor network.
+
+    Where nothing is learned (`torch.no_grad`, on the CPU) and a dense product is
+    faster than the network, the rebuilt weight is kept from the second call on, and
+    used while the cores hold the same numbers. ``train()`` drops it.
 
     Attributes
     ----------
@@ -45,6 +57,7 @@ class FactorizedLayer(nn.Module):
         super().__init__()
         self.layout = layout
         self._fans = fans
+        self._kept: _Kept | None = None
         dtype = dtype or torch.get_default_dtype()
         self.cores = nn.ParameterList(
             nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -83,6 +96,43 @@ class FactorizedLayer(nn.Module):
             f"kind={self.kind!r}, modes={self.layout.modes}, "
             f"ranks={self.layout.ranks}, t={self.layout.t}, numbers={n} of {dense}"
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as of any module."""
+        self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: not the kept weight."""
+        return {**self.__dict__, "_kept": None}
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight."""
+        raise NotImplementedError
+
+    def _kept_weight(self, x: Tensor) -> Tensor | None:
+        """Return the dense weight if it is known without work, else None."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.is_cuda:
+            return None
+        cores = list(self.cores)
+        # Other types are those of torch.func and of autocast: not numbers to keep.
+        plain = all(type(core) is nn.Parameter and not core.is_cuda for core in cores)
+        if not plain or torch.is_autocast_enabled(x.device.type):
+            return None
+        kept = self._kept
+        # Compared as numbers: a version counter misses what is written to `.data`.
+        same = kept is not None and all(
+            a.dtype == b.dtype and torch.equal(a, b)
+            for a, b in zip(kept.cores, cores, strict=True)
+        )
+        if kept is None or not same:
+            self._kept = _Kept([core.detach().clone() for core in cores], None)
+            return None
+        if kept.weight is None:
+            kept = kept._replace(weight=self.weight.contiguous())
+            self._kept = kept
+        return kept.weight
 
     def _modes_tensor(self) -> Tensor:
         return rebuild(self.layout, list(self.cores))

@@ -58,8 +58,8 @@ class Stages(NamedTuple):
         Sizes around the filter; n_in and n_out for each group.
     merged : tuple of bool
         Whether the input's and the output's cores are in the kernel.
-    cost : float
-        In flops.
+    cost, dense : float
+        In flops; of the dense convolution, with its kernel at hand.
     """
 
     before: Mix
@@ -72,6 +72,7 @@ class Stages(NamedTuple):
     n_out: int
     merged: tuple[bool, bool]
     cost: float
+    dense: float
 
 
 def mix(x: Tensor, how: Mix, cores: Sequence[Tensor]) -> Tensor:
@@ -115,7 +116,9 @@ def choose_stages(
     work = (n_trials * n_before, n_trials * n_after)
     ways = itertools.product((False, True), (False, True))
     found = [stages(layout, n_in, way, *work) for way in ways]
-    return min(found, key=lambda s: s.cost)
+    rebuilt = found[-1]
+    best = min(found, key=lambda s: s.cost)
+    return best._replace(dense=rebuilt.cost - rebuilt.kernel.cost)
 
 
 def stages(
@@ -173,6 +176,7 @@ def stages(
         volume(k_in),
         volume(k_out),
         merged,
+        cost,
         cost,
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eegtensor._check import fail
-from eegtensor.nn._contract import Plan, contract, plan
+from eegtensor.nn._contract import Plan, contract, dense_cost, plan
 from eegtensor.nn._factorised import NOMINAL, FactorizedLayer, nominal
 from eegtensor.nn._layout import BATCH, check_shape, choose_layout
 
@@ -80,7 +80,7 @@ class FactorizedLinear(FactorizedLayer):
         modes_in = check_shape("in_shape", in_shape, in_features)
         modes_out = check_shape("out_shape", out_shape, out_features)
         super().__init__(
-            choose_layout(kind, (*modes_in, *modes_out), rank, t),
+            choose_layout(kind, (*modes_in, *modes_out), rank, t, cut=len(modes_in)),
             out_features,
             (in_features, out_features),
             bias=bias,
@@ -91,6 +91,7 @@ class FactorizedLinear(FactorizedLayer):
         self.in_features, self.out_features = in_features, out_features
         self._n_in = len(modes_in)
         self._view = self.layout.view(0, self._n_in)
+        self._out_view = self.layout.view(self._n_in, len(self.layout.modes))
         self._plans: dict[int, Plan] = {}
         self.plan(NOMINAL)
 
@@ -184,7 +185,15 @@ class FactorizedLinear(FactorizedLayer):
             )
         lead = x.shape[:-1]
         n = math.prod(lead)
-        y = contract(self.plan(n), [x.reshape(n, *self._view), *self.cores])
-        y = y.reshape(*lead, self.out_features)
-        # The bias would bring an autocast output back to float32.
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        plan = self.plan(n)
+        if plan.cost > dense_cost(nominal(n), self.in_features, self.out_features):
+            weight = self._kept_weight(x)
+            if weight is not None:
+                return nn.functional.linear(x, weight, self.bias)
+        y = contract(plan, [x.reshape(n, *self._view), *self.cores])
+        if self.bias is not None:
+            # The bias first: the sum then lies in memory as it does, and the result
+            # is put in order in the same pass. It would bring an autocast output
+            # back to float32.
+            y = self.bias.to(y.dtype).view(self._out_view) + y
+        return y.reshape(*lead, self.out_features)

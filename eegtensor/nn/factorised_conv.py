@@ -198,6 +198,11 @@ class _FactorizedConv(FactorizedLayer):
             )
         n, places = x.shape[0], x.shape[2:]
         how, cores = self.plan(x.shape), list(self.cores)
+        if how.cost > how.dense:
+            weight = self._kept_weight(x)
+            if weight is not None:
+                y = self._convolve(x, weight, 1, self.bias)
+                return y[0] if single else y
         z = mix(x.reshape(n, self.in_channels, -1), how.before, cores)
         z = z.reshape(n * how.passing, how.groups * how.n_in, *places)
         K = contract(how.kernel, [cores[k] for k in how.kernel_cores])
@@ -212,12 +217,14 @@ class _FactorizedConv(FactorizedLayer):
             y = y + self.bias.to(y.dtype).view(-1, *[1] * self.n_dims)
         return y[0] if single else y
 
-    def _convolve(self, x: Tensor, K: Tensor, groups: int) -> Tensor:
+    def _convolve(
+        self, x: Tensor, K: Tensor, groups: int, bias: Tensor | None = None
+    ) -> Tensor:
         convolve: Any = (
             nn.functional.conv1d if self.n_dims == 1 else nn.functional.conv2d
         )
         y: Tensor = convolve(
-            x, K, None, self.stride, self.padding, self.dilation, groups
+            x, K, bias, self.stride, self.padding, self.dilation, groups
         )
         return y
 

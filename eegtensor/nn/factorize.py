@@ -102,7 +102,8 @@ def factorize_(
     skip : iterable of str
         Names of layers to leave, with * for any part: "head.*".
     min_size : int
-        Fewest numbers of a weight worth the trouble.
+        Fewest numbers of a weight worth the trouble. A narrow last layer, 256 to 4,
+        has little to win and much to lose: leave it with 4096, or by `skip`.
     t : int
         Of the semi-tensor product kinds.
 
@@ -209,7 +210,8 @@ def _factorised(
     taps = () if linear else (math.prod(weight.shape[2:]),)
     whole = () if linear else (len(first),)
     try:
-        layout = choose_layout(kind, (*first, *taps, *last), rank, t, whole)
+        cut = len(first) if linear else None
+        layout = choose_layout(kind, (*first, *taps, *last), rank, t, whole, cut)
         # Counted first: a decomposition of high rank takes long.
         if layout.n_parameters >= weight.numel():
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,20 +14,20 @@ from eegtensor.features._base import DomainEstimator, check_fitted
 from eegtensor.geometry import sqrtm_pair
 from eegtensor.tensor._shapes import Random
 from eegtensor.tensor.multitask import Multitask, few_shot_rows, multitask
+from eegtensor.transfer._cells import (
+    Cells,
+    checked_vectors,
+    codes,
+    constant,
+    middle_and_spread,
+)
+from eegtensor.transfer._ownpart import Coordinates, OwnPart, coordinates
 from eegtensor.transfer._perdomain import _names_or_last, _target_names
 
 MODES = ("subject", "session")
 PRIORS = ("people", "mean")
 # Of a variance of 1: what is fitted to the source trials is no error-free ruler.
 LEAST_ERROR = 0.1
-
-
-class _Cells(NamedTuple):
-    """Trials by band, as rows of their own, and where they lie in the task grid."""
-
-    X: NDArray
-    levels: NDArray
-    n_bands: int
 
 
 class TensorMultitask(DomainEstimator):
@@ -48,8 +48,12 @@ class TensorMultitask(DomainEstimator):
     offset_ : ndarray, shape (n_problems,)
     offset_variance_, error_ : ndarray, shape (n_problems,)
         Variance over tasks of f at their means; mean squared loss of the sources.
+    middle_ : ndarray, shape (n_features,)
+        Mean of the tasks' mean trials.
     scale_ : float
         Root mean square of the trials' deviations from their task's mean.
+    own_ : dict
+        Of a mode and a level: what that person has beside the shared directions.
     objective_ : list of tuple of float
         After every half step, per problem.
     n_iter_ : list of int
@@ -64,6 +68,7 @@ class TensorMultitask(DomainEstimator):
     modes: tuple[str, ...]
     unseen: str
     prior: str
+    own: float
     solver: str
     max_iter: int
     tol: float
@@ -106,14 +111,14 @@ class TensorMultitask(DomainEstimator):
         check_option("kernel", self.kernel, ("linear", "rbf"))
         check_option("unseen", self.unseen, ("pooled", "raise"))
         check_option("prior", self.prior, PRIORS)
-        if not self.width > 0 or not self.gamma > 0:
+        if not self.width > 0 or not self.gamma > 0 or not self.own >= 0:
             fail(
-                f"width={self.width!r}, gamma={self.gamma!r}",
-                fix="give numbers above 0",
+                f"width={self.width!r}, gamma={self.gamma!r}, own={self.own!r}",
+                fix="give width and gamma above 0, own from 0 up",
             )
         if any(mode not in MODES for mode in self.modes):
             fail(f"modes={self.modes!r}", fix=f"choose among {listing(MODES)}")
-        X = _checked_vectors(X)
+        X = checked_vectors(X)
         targets = self._targets(y, len(X))
         names = domain_names(len(X), subjects, sessions)
         found = {mode: sorted({getattr(n, mode) for n in names}) for mode in self.modes}
@@ -125,8 +130,8 @@ class TensorMultitask(DomainEstimator):
             self.levels_ += (tuple(range(X.shape[1])),)
         self._n_source = tuple(len(labels) for labels in self.levels_)
         cells = self._cells(X, names)
-        task = _codes(cells.levels)
-        self.scale_ = _spread(cells.X, task)
+        task = codes(cells.levels)
+        self.middle_, self.scale_ = middle_and_spread(cells.X, task)
         if self.kernel == "rbf":
             self.support_ = cells.X
         features = self._features(cells.X)
@@ -146,9 +151,10 @@ class TensorMultitask(DomainEstimator):
         self.n_iter_ = [m.n_iter for m in fits]
         own = np.stack([m.biases for m in fits], axis=1)
         for p, t in enumerate(targets):
-            own[_constant(np.repeat(t, cells.n_bands), task), p] = np.nan
+            own[constant(np.repeat(t, cells.n_bands), task), p] = np.nan
         keys = [tuple(row) for row in fits[0].tasks.tolist()]
         self.biases_ = dict(zip(keys, own, strict=True))
+        self.own_: dict[tuple[int, int], OwnPart] = {}
         self.last_target_: Domain | None = None
         return self
 
@@ -163,7 +169,8 @@ class TensorMultitask(DomainEstimator):
         """Learn the row of each new person, or new session, from a few trials.
 
         The step for U^d for the new rows alone, R numbers each with a bias, drawn
-        to the sources' mean row as `prior` says. Where person and session are both
+        to the sources' mean row as `prior` says, and beside it weights of their own
+        as `own` says. Where person and session are both
         new, the person's row is learned and the session has the mean row. Again with
         more trials of the same person: those replace the row.
 
@@ -226,18 +233,21 @@ class TensorMultitask(DomainEstimator):
         keys, task = np.unique(cells.levels, axis=0, return_inverse=True)
         task = task.ravel()
         places, group = np.unique(cells.levels[:, d], return_inverse=True)
+        group = group.ravel()
         features = self._features(cells.X)
         biases = np.full((len(keys), len(targets)), np.nan)
+        beside = np.zeros((len(targets), len(cells.X)))
+        variance = self.own if self.prior == "people" else 0.0
         for p, t in enumerate(np.repeat(targets, cells.n_bands, axis=1)):
-            lone = _constant(t, task)
+            lone = constant(t, task)
             use = ~lone[task]
             rows[d][p, places] = prior[p]
             if not use.any():
                 continue
             others = self._row_product(p, cells.levels, skip=d)
             kept, task_used = np.unique(task[use], return_inverse=True)
-            at, group_used = np.unique(group.ravel()[use], return_inverse=True)
-            learned, own = self._few_shots(
+            at, group_used = np.unique(group[use], return_inverse=True)
+            learned, own, beside[p, use] = self._few_shots(
                 p,
                 d,
                 (features @ self.directions_[p])[use],
@@ -245,11 +255,19 @@ class TensorMultitask(DomainEstimator):
                 t[use],
                 group_used.ravel(),
                 task_used.ravel(),
+                coordinates(
+                    self._kernel(cells.X[use], cells.X[use]), group[use], variance
+                ),
             )
             rows[d][p, places[at]] = learned
             biases[kept, p] = own
         fresh_biases = {tuple(k): b for k, b in zip(keys.tolist(), biases, strict=True)}
         self.biases_ = {**self.biases_, **fresh_biases}
+        parts = {
+            (d, int(place)): OwnPart(cells.X[group == g], beside[:, group == g])
+            for g, place in enumerate(places)
+        }
+        self.own_ = {**self.own_, **parts}
 
     def _few_shots(
         self,
@@ -260,8 +278,9 @@ class TensorMultitask(DomainEstimator):
         target: NDArray,
         group: NDArray,
         task: NDArray,
-    ) -> tuple[NDArray, NDArray]:
-        """Return rows and biases of one problem: (n_levels, R), (n_tasks,)."""
+        own: Coordinates,
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return rows (n_levels, R), biases (n_tasks,), coefficients (n_trials,)."""
         sources = self.rows_[d][p, : self._n_source[d]]
         mean, n_new = sources.mean(axis=0), group.max() + 1
         options = {
@@ -274,14 +293,16 @@ class TensorMultitask(DomainEstimator):
             learned = few_shot_rows(
                 Z * others, target, group, task, prior, gamma=self.gamma, **options
             )
-            return np.asarray(learned[0]), np.asarray(learned[1])
+            return np.asarray(learned[0]), np.asarray(learned[1]), np.zeros(len(Z))
         # The row and f at the centre vary from person to person as they did among
         # the sources; in coordinates of unit variance that is a ridge.
         root, inverse = sqrtm_pair(self._person_spread(p, sources))
         H = np.concatenate([(Z - self.centre_[p]) * others, np.ones((len(Z), 1))], 1)
-        prior = inverse @ np.append(mean, self.offset_[p])
+        prior = np.append(
+            inverse @ np.append(mean, self.offset_[p]), np.zeros(own.features.shape[1])
+        )
         found, _ = few_shot_rows(
-            H @ root,
+            np.concatenate([H @ root, own.features], axis=1),
             target,
             group,
             task,
@@ -290,11 +311,12 @@ class TensorMultitask(DomainEstimator):
             free_biases=False,
             **options,
         )
-        found = found @ root
-        rows, value = found[:, :-1], found[:, -1]
+        shared = found[:, : len(root)] @ root
+        coefficients = (own.back * found[group, len(root) :]).sum(axis=1)
+        rows, value = shared[:, :-1], shared[:, -1]
         first = np.unique(task, return_index=True)[1]
         at_centre = (rows[group[first]] * others[first]) @ self.centre_[p]
-        return rows, value[group[first]] - at_centre
+        return rows, value[group[first]] - at_centre, coefficients
 
     def _person_spread(self, p: int, rows: NDArray) -> NDArray:
         """Return the covariance of rows and of f at the centre, (R + 1, R + 1)."""
@@ -328,12 +350,18 @@ class TensorMultitask(DomainEstimator):
         nothing = np.full(len(self.offset_), np.nan)
         biases = np.stack([self.biases_.get(tuple(k), nothing) for k in keys.tolist()])
         features = self._features(cells.X)
+        beside = np.zeros((len(self.offset_), len(cells.X)))
+        for (d, level), part in self.own_.items():
+            theirs = cells.levels[:, d] == level
+            kernel = self._kernel(cells.X[theirs], part.trials)
+            beside[:, theirs] += part.coefficients @ kernel.T
         out = []
         for p, L in enumerate(self.directions_):
             u = self._row_product(p, cells.levels)
             own = biases[task.ravel(), p]
             pooled = self.offset_[p] - u @ self.centre_[p]
             f = ((features @ L) * u).sum(axis=1) + np.where(np.isnan(own), pooled, own)
+            f = f + beside[p]
             out.append(f.reshape(-1, cells.n_bands).mean(axis=1))
         return np.stack(out)
 
@@ -347,7 +375,7 @@ class TensorMultitask(DomainEstimator):
                 u = u * np.concatenate([U[p], mean[None]])[levels[:, d]]
         return u
 
-    def _cells(self, X: NDArray, names: list[Domain]) -> _Cells:
+    def _cells(self, X: NDArray, names: list[Domain]) -> Cells:
         columns = []
         for mode, labels in zip(self._modes, self.levels_, strict=False):
             place = {label: k for k, label in enumerate(labels)}
@@ -358,14 +386,21 @@ class TensorMultitask(DomainEstimator):
         if n_bands > 1:
             band = np.tile(np.arange(n_bands), len(X))
             levels = np.concatenate([levels, band[:, None]], axis=1)
-        return _Cells(X.reshape(-1, X.shape[-1]), levels, n_bands)
+        return Cells(X.reshape(-1, X.shape[-1]), levels, n_bands)
 
     def _features(self, X: NDArray) -> NDArray:
         """Return features, or kernels with the training trials, free of units."""
         if self.kernel == "linear":
             return X / self.scale_
-        A, B = X / self.scale_, self.support_ / self.scale_
-        squared = (A**2).sum(1)[:, None] + (B**2).sum(1) - 2.0 * (A @ B.T)
+        return self._kernel(X, self.support_)
+
+    def _kernel(self, A: NDArray, B: NDArray) -> NDArray:
+        """Return the kernel of two sets of trials, about 1 for a trial and itself."""
+        A, B = (A - self.middle_) / self.scale_, (B - self.middle_) / self.scale_
+        inner: NDArray = A @ B.T
+        if self.kernel == "linear":
+            return inner
+        squared = (A**2).sum(1)[:, None] + (B**2).sum(1) - 2.0 * inner
         # Two trials of a task are 2 scale^2 apart on average.
         kernels: NDArray = np.exp(-0.5 * self.width * np.maximum(squared, 0.0))
         return kernels
@@ -407,59 +442,10 @@ class TensorMultitask(DomainEstimator):
 
     def _check_fitted_to(self, X: Any) -> NDArray:
         check_fitted(self, "directions_")
-        X = _checked_vectors(X)
+        X = checked_vectors(X)
         if X.shape[1:] != self._shape:
             fail(
                 f"Trials have shape {X.shape[1:]}, fit saw {self._shape}",
                 fix="use the same bands and features as in fit",
             )
         return X
-
-
-def _codes(levels: NDArray) -> NDArray:
-    """Return each cell's task, in sorted order of the levels."""
-    if levels.shape[1] == 0:
-        return np.zeros(len(levels), dtype=np.int64)
-    codes: NDArray = np.unique(levels, axis=0, return_inverse=True)[1]
-    return codes.ravel()
-
-
-def _constant(target: NDArray, task: NDArray) -> NDArray:
-    """Return which tasks have one target alone."""
-    top = np.full(task.max() + 1, -np.inf)
-    low = -top
-    np.maximum.at(top, task, target)
-    np.minimum.at(low, task, target)
-    alone: NDArray = top <= low
-    return alone
-
-
-def _spread(X: NDArray, task: NDArray) -> float:
-    """Return the root mean square distance of trials from their task's mean."""
-    counts = np.bincount(task).astype(np.float64)
-    means = np.zeros((len(counts), X.shape[1]))
-    np.add.at(means, task, X)
-    means /= counts[:, None]
-    rest = ((X - means[task]) ** 2).sum()
-    size = float(np.sqrt(rest / len(X)))
-    if size <= 1e-12 * float(np.sqrt((X**2).sum() / len(X))):
-        fail("Features do not vary within any session", fix="check the features")
-    return size
-
-
-def _checked_vectors(X: Any) -> NDArray:
-    array = np.asarray(X)
-    if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "fiub":
-        fail(
-            f"X has shape {array.shape} and dtype {array.dtype}",
-            why="This step works on feature vectors, (n_trials, [n_bands,] n_features)",
-            fix="put features such as TangentSpace before it",
-        )
-    array = array.astype(np.float64)
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not finite.all():
-        fail(
-            f"X holds NaN or infinity in trials {listing(np.flatnonzero(~finite))}",
-            fix="drop these trials",
-        )
-    return array

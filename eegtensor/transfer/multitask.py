@@ -28,6 +28,7 @@ class _Classifier(ClassifierMixin, TensorMultitask):
         class_weight: str | None = "balanced",
         unseen: str = "pooled",
         prior: str = "people",
+        own: float = 0.3,
         solver: str = "auto",
         max_iter: int = 50,
         tol: float = 1e-3,
@@ -41,6 +42,7 @@ class _Classifier(ClassifierMixin, TensorMultitask):
         self.class_weight = class_weight
         self.unseen = unseen
         self.prior = prior
+        self.own = own
         self.solver = solver
         self.max_iter = max_iter
         self.tol = tol
@@ -124,7 +126,8 @@ class TensorMultitaskLSSVC(_Classifier):
 
     The weights of person s in session k are w = L (u_s * v_k): R directions that
     all share, and R numbers for each person and each session. Someone new is
-    decoded with the mean row, or calibrated with a few trials, R numbers.
+    decoded with the mean row, or calibrated with a few trials: R numbers, and a
+    small part of their own.
 
     Parameters
     ----------
@@ -146,6 +149,10 @@ class TensorMultitaskLSSVC(_Classifier):
         Of a row that `calibrate` learns. people: normal, with mean and covariance
         of the sources' rows, and so its bias. mean: the published step with `gamma`,
         drawn to the mean row, its bias free.
+    own : float
+        With prior "people": variance of what a person's decisions have outside the
+        shared directions, for a trial of usual size; classes are 2 apart. Weights of
+        their own (as an expansion in their trials), normal around zero.
     solver, max_iter, tol, random_state
         As in `eegtensor.tensor.multitask.multitask`.
 
@@ -153,7 +160,7 @@ class TensorMultitaskLSSVC(_Classifier):
     ----------
     classes_ : ndarray, shape (n_classes,)
         Two make one problem, more make one each, against the rest.
-    levels_, rows_, directions_, biases_, centre_, offset_, scale_, n_iter_
+    levels_, rows_, directions_, biases_, centre_, offset_, scale_, own_, n_iter_
         As in `TensorMultitask`.
 
     Notes
@@ -181,7 +188,7 @@ class TensorMultitaskSVR(RegressorMixin, TensorMultitask):
 
     Parameters
     ----------
-    rank, gamma, kernel, width, modes, unseen, prior
+    rank, gamma, kernel, width, modes, unseen, prior, own
     solver, max_iter, tol, random_state
         As in `TensorMultitaskLSSVC`.
     epsilon : float
@@ -190,7 +197,7 @@ class TensorMultitaskSVR(RegressorMixin, TensorMultitask):
     Attributes
     ----------
     y_mean_, y_scale_ : float
-    levels_, rows_, directions_, biases_, centre_, offset_, scale_, n_iter_
+    levels_, rows_, directions_, biases_, centre_, offset_, scale_, own_, n_iter_
         As in `TensorMultitask`.
     """
 
@@ -206,6 +213,7 @@ class TensorMultitaskSVR(RegressorMixin, TensorMultitask):
         modes: tuple[str, ...] = MODES,
         unseen: str = "pooled",
         prior: str = "people",
+        own: float = 0.3,
         solver: str = "auto",
         max_iter: int = 50,
         tol: float = 1e-3,
@@ -219,6 +227,7 @@ class TensorMultitaskSVR(RegressorMixin, TensorMultitask):
         self.modes = modes
         self.unseen = unseen
         self.prior = prior
+        self.own = own
         self.solver = solver
         self.max_iter = max_iter
         self.tol = tol

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,12 +45,14 @@ def race(runs: list[Callable[[], Tensor]], repeats: int) -> list[float]:
     return [1e3 * seconds for seconds in best]
 
 
-@torch.no_grad()
 def linear_times(repeats: int, share: float) -> None:
     dense = nn.Linear(256, 256)
     for batch in (64, 1024):
         print(f"\nLinear 256 -> 256, at most {share:.0%} of the numbers, batch {batch}")
-        print("kind     numbers   layer ms   rebuild ms   dense ms   layer / dense")
+        print(
+            "                   forward, of use      forward, to learn   and backward"
+        )
+        print("kind  numbers    ms  rebuild  dense    ms  rebuild  dense     ms  dense")
         for kind in KINDS:
             net = FactorizedLinear(256, 256, kind, share)
             x = torch.randn(batch, 256)
@@ -57,15 +60,33 @@ def linear_times(repeats: int, share: float) -> None:
             def rebuilt(net: FactorizedLinear = net, x: Tensor = x) -> Tensor:
                 return linear(x, net.weight, net.bias)
 
-            runs = [lambda: net(x), rebuilt, lambda: dense(x)]  # noqa: B023
-            ours, rebuild, plain = race(runs, repeats)
+            def layer(net: FactorizedLinear = net, x: Tensor = x) -> Tensor:
+                return net(x)
+
+            def plain(x: Tensor = x) -> Tensor:
+                return dense(x)
+
+            with torch.no_grad():
+                used = race([layer, rebuilt, plain], repeats)
+            learned = race([layer, rebuilt, plain], repeats)
+            steps = [partial(learn, layer, net), partial(learn, plain, dense)]
+            both = race(steps, repeats)
             print(
-                f"{kind:7} {net.layout.n_parameters:8d} {ours:10.3f} {rebuild:12.3f}"
-                f" {plain:10.3f} {ours / plain:15.2f}"
+                f"{kind:7} {net.layout.n_parameters:5d}"
+                + "".join(f" {ms:7.3f}" for ms in (*used, *learned, *both))
+                + "   times dense:"
+                + "".join(f" {v[0] / v[-1]:.2f}" for v in (used, learned, both))
             )
         if batch == 64:
             theirs = tensorly_torch(x)
             print(f"tensorly-torch CP, factorised: {theirs}")
+
+
+def learn(run: Callable[[], Tensor], net: nn.Module) -> Tensor:
+    net.zero_grad()
+    loss = run().square().mean()
+    loss.backward()
+    return loss
 
 
 def tensorly_torch(x: Tensor) -> str:

@@ -4,8 +4,9 @@
 
 Leave one person out on the shared recordings (EEGTENSOR_DATA), tangent vectors
 after Recenter. 20 labelled trials of the person's first session are drawn, all its
-others are tested. gamma, the rank and the modes of the task grid are chosen on
-source people alone: half of them trains, the other half is calibrated in turn.
+others are tested. gamma, the rank, the modes of the task grid and the variance of a
+person's own part are chosen on source people alone, by the same protocol: half of
+them trains, the other half is calibrated with 20 trials, in turn.
 EEGMAT is left out by default: there each class is one recording, so that any few
 trials of a person tell the recordings apart and a machine of their own scores 1.
 """
@@ -38,6 +39,7 @@ N_TRIALS = 20
 GAMMAS = (0.03, 0.1, 0.3)
 RANKS = (1, 4)
 MODES = (("subject",), ("subject", "session"))
+OWN = (0.0, 0.1, 0.3, 1.0)
 OWN_GAMMAS = (0.3, 1.0, 3.0)
 
 
@@ -139,10 +141,10 @@ def scores(
     fitted = {}
     for method, setting in grid:
         if method in ("pooled", "shared, mean row", "shared, calibrated"):
-            if setting not in fitted:
-                model = machine(*setting)
+            if setting[:3] not in fitted:
+                model = machine(*setting[:3])
                 model.fit(data.X[train], data.y[train], **domains(data, train))
-                fitted[setting] = model
+                fitted[setting[:3]] = model
     for person in people:
         for draw in range(draws):
             few, test = drawn(data, person, draw)
@@ -153,8 +155,9 @@ def scores(
                     both = np.concatenate([train, few])
                     model = machine(*setting).fit(data.X[both], data.y[both])
                 else:
-                    model = copy.copy(fitted[setting])
+                    model = copy.copy(fitted[setting[:3]])
                 if method == "shared, calibrated":
+                    model.own = setting[3]
                     model.calibrate(data.X[few], data.y[few], **domains(data, few))
                 guess = model.predict(data.X[test], **domains(data, test))
                 value = balanced_accuracy_score(data.y[test], guess)
@@ -170,7 +173,7 @@ def settings() -> list[tuple[str, tuple[Any, ...]]]:
         *(("pooled", s) for s in alone),
         *(("pooled with the 20", s) for s in alone),
         *(("shared, mean row", s) for s in shared),
-        *(("shared, calibrated", s) for s in shared),
+        *(("shared, calibrated", (*s, own)) for s in shared for own in OWN),
     ]
 
 
@@ -206,7 +209,8 @@ def compare(name: str, data: Set, draws: int, step: int) -> None:
                 values.reshape(len(left), draws).mean(axis=1)
             )
             if method == "shared, calibrated":
-                picks.append(f"R={setting[0]} gamma={setting[1]} D={len(setting[2])}")
+                R, gamma, modes, own = setting
+                picks.append(f"R={R} gamma={gamma} D={len(modes)} own={own}")
     print(f"\n{name}: {len(people)} people, {N_TRIALS} trials, {draws} draws")
     ours = np.asarray(results["shared, calibrated"])
     for method, values in results.items():

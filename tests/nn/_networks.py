@@ -25,7 +25,7 @@ def _whole(core: np.ndarray, left: int, mode: int) -> np.ndarray:
 def dense(kind: str, modes: tuple[int, ...], cores: list[np.ndarray]) -> np.ndarray:
     """The tensor that a layer's cores stand for.
 
-    Chains' cores come as (a, i, next a, next t): the last two are one rank.
+    Chains' cores come as (a, i, [next t,] next a): the last two are one rank.
     """
     base = SEMI.get(kind, kind)
     N = len(modes)
@@ -52,6 +52,8 @@ def dense(kind: str, modes: tuple[int, ...], cores: list[np.ndarray]) -> np.ndar
         return out
     if base == "tt":
         cores = [cores[0][None], *cores[1:-1], cores[-1][..., None]]
+    # The rank comes before the identity where they are one index.
+    cores = [G.swapaxes(2, 3) if G.ndim == 4 else G for G in cores]
     merged = [G.reshape(G.shape[0], G.shape[1], -1) for G in cores]
     lefts = [merged[n - 1].shape[2] for n in range(N)]
     full = [

@@ -111,6 +111,20 @@ def test_the_cheapest_way_is_taken() -> None:
     assert high.plan((64, 64, 500)).merged == (True, True)
 
 
+def test_the_kept_kernel_is_that_of_the_cores() -> None:
+    net = FactorizedConv1d(64, 64, 9, "tt", 64, stride=2, padding=3)
+    x = torch.randn(8, 64, 100)
+    with torch.no_grad():
+        for scale in (1.0, 2.0):
+            net.cores[0].data.mul_(scale)
+            net(x), net(x)
+            assert net._kept is not None
+            assert net._kept.weight is not None
+            y = conv1d(x, net.weight, net.bias, 2, 3)
+            torch.testing.assert_close(net(x), y, rtol=0, atol=1e-5)
+            torch.testing.assert_close(net(x[0]), y[0], rtol=0, atol=1e-5)
+
+
 def test_copies_and_pickles_and_export() -> None:
     net = FactorizedConv1d(24, 16, 5, "str", 4, in_shape=(4, 6), out_shape=(2, 8))
     x = torch.randn(3, 24, 40)

@@ -178,6 +178,73 @@ def test_calibration_touches_the_new_rows_alone(fitted, source) -> None:
     )
 
 
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("own", [0.0, 0.4])
+def test_calibration_is_the_mean_of_a_gaussian_process(source, kernel, own) -> None:
+    X, _, y, domains = source
+    who = domains["subjects"]
+    model = TensorMultitaskLSSVC(
+        gamma=0.3, kernel=kernel, own=own, class_weight=None, modes=("subject",)
+    ).fit(X, y, subjects=who)
+    Xn, _, yn, _ = newcomer(seed=5, n_trials=40)
+    few, t = np.r_[0:15, 50:60], np.where(yn == "right", 1.0, -1.0)
+    model.calibrate(Xn[few], yn[few], subjects=np.full(25, "new"))
+    means = np.stack([X[who == s].mean(axis=0) for s in np.unique(who)])
+    rest = X - means[np.unique(who, return_inverse=True)[1]]
+    scale = np.sqrt((rest**2).sum() / len(X))
+
+    def kernel_of(A, B):
+        A, B = (A - means.mean(axis=0)) / scale, (B - means.mean(axis=0)) / scale
+        if kernel == "linear":
+            return A @ B.T
+        return np.exp(-0.5 * ((A[:, None] - B[None]) ** 2).sum(axis=2))
+
+    Z = Xn / scale if kernel == "linear" else kernel_of(Xn, X)
+    H = np.c_[Z @ model.directions_[0] - model.centre_[0], np.ones(len(Xn))]
+    rows = model.rows_[0][0, :12]
+    first = H @ np.append(rows.mean(axis=0), model.offset_[0])
+    K = H @ model._person_spread(0, rows) @ H.T + own * kernel_of(Xn, Xn)
+    noise = np.eye(25) * max(model.error_[0], 0.1)
+    change = K[:, few] @ np.linalg.solve(K[np.ix_(few, few)] + noise, (t - first)[few])
+    got = model.decision_function(Xn, subjects=np.full(len(Xn), "new"))
+    np.testing.assert_allclose(got, first + change, atol=1e-6)
+    assert np.abs(change).max() > 0.1
+    # Others keep the shared directions alone.
+    other = model.decision_function(Xn, subjects=np.full(len(Xn), "else"))
+    np.testing.assert_allclose(other, first, atol=1e-9)
+
+
+def test_weights_beside_the_shared_directions_are_learned_by_the_own_part() -> None:
+    rng = np.random.default_rng(3)
+    X, f, domains = people(4)
+    model = TensorMultitaskLSSVC(gamma=0.3).fit(X, f > 0, **domains)
+    scores = {0.0: [], 0.3: []}
+    for seed in range(20):
+        w = SHARED @ [1.0, 0.0] + 0.8 * rng.standard_normal(D)
+        x = rng.standard_normal((220, D))
+        y = x @ w > 0
+        for own, found in scores.items():
+            new = copy.copy(model).set_params(own=own)
+            new.calibrate(x[:20], y[:20])
+            found.append(new.score(x[20:], y[20:]))
+        assert seed or new.own_[0, 12].coefficients.shape == (1, 20)
+    assert np.mean(scores[0.3]) > np.mean(scores[0.0]) + 0.02
+
+
+def test_the_own_parts_of_two_people_are_apart(fitted) -> None:
+    (X1, _, y1, d1), (X2, _, y2, d2) = newcomer(1, 10), newcomer(2, 10)
+    d2 = {**d2, "subjects": np.full(20, "second")}
+    apart = copy.deepcopy(fitted).calibrate(X1, y1, **d1).calibrate(X2, y2, **d2)
+    both = {k: np.concatenate([d1[k], d2[k]]) for k in d1}
+    X, y = np.concatenate([X1, X2]), np.concatenate([y1, y2])
+    joint = copy.deepcopy(fitted).calibrate(X, y, **both)
+    np.testing.assert_allclose(
+        joint.decision_function(X, **both),
+        apart.decision_function(X, **both),
+        atol=1e-9,
+    )
+
+
 def test_a_new_session_of_a_known_person(fitted) -> None:
     Xn, _, yn, _ = newcomer(n_trials=10)
     model = copy.deepcopy(fitted)
@@ -242,6 +309,7 @@ def test_mistakes_are_named(fitted, source) -> None:
         ({"class_weight": "equal"}, "class_weight="),
         ({"unseen": "adapt"}, "unseen="),
         ({"prior": "none"}, "prior="),
+        ({"own": -1.0}, "own="),
     ):
         with pytest.raises(EEGTensorError, match=message):
             TensorMultitaskLSSVC(**options).fit(X, y, **domains)
