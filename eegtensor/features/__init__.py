@@ -7,6 +7,7 @@ from eegtensor.features.completer import Completer
 from eegtensor.features.covariance import Covariances
 from eegtensor.features.cp import CPFeatures, NonnegativeCPFeatures
 from eegtensor.features.csp import CSP
+from eegtensor.features.denoiser import PairedDenoiser
 from eegtensor.features.erp import ERPCovariances, XdawnCovariances
 from eegtensor.features.factor_plot import plot_factors
 from eegtensor.features.fbcsp import FilterBankCSP
@@ -37,6 +38,7 @@ __all__ = [
     "FilterBankCSP",
     "NonnegativeCPFeatures",
     "PARAFAC2Features",
+    "PairedDenoiser",
     "RankChoice",
     "TangentSpace",
     "TensorRingFeatures",

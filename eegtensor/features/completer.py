@@ -13,6 +13,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from eegtensor._check import check_option, fail, listing
 from eegtensor.tensor.completion import METHODS, complete
+from eegtensor.tensor.denoising import denoise_nonlocal
+
+# Seconds of a patch that is compared with others, and how far away it may lie.
+PATCH = 0.125
+WINDOW = 0.0625
 
 
 class Completer(TransformerMixin, BaseEstimator):
@@ -26,15 +31,22 @@ class Completer(TransformerMixin, BaseEstimator):
         Seconds. Longer stretches that all channels lost together stay as they
         are (arrays without info: none do): no method knows what happened in them.
     random_state : int
+    denoise : "nonlocal" | None
+        None returns what was observed as it is, bit for bit. "nonlocal" takes the
+        sensors' white noise from observed and restored samples
+        (`eegtensor.tensor.denoising.denoise_nonlocal`).
 
     Attributes
     ----------
     uncertainty_ : ndarray, as the signals
         Standard deviation of what was restored, in their unit; 0 elsewhere.
-        ``X +- 1.645 uncertainty_`` is a 90 % interval.
+        ``X +- 1.645 uncertainty_`` is a 90 % interval, of the signal with its noise.
     restored_ : ndarray of bool, as the signals
     table_ : pandas.DataFrame
         One row a kind of loss: cells, method, expected relative error.
+    noise_ : ndarray, shape (n_channels,)
+        With `denoise`: standard deviation of each channel's noise, unit of the
+        signals; 0 in channels that were left out.
 
     See Also
     --------
@@ -42,15 +54,21 @@ class Completer(TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, method: str = "auto", max_gap: float = 1.0, random_state: int = 0
+        self,
+        method: str = "auto",
+        max_gap: float = 1.0,
+        random_state: int = 0,
+        denoise: str | None = None,
     ) -> None:
         self.method = method
         self.max_gap = max_gap
         self.random_state = random_state
+        self.denoise = denoise
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Do nothing: every recording is completed from itself."""
         check_option("method", self.method, ("auto", *METHODS))
+        check_option("denoise", self.denoise, (None, "nonlocal"))
         return self
 
     def transform(self, X: Any, *, info: mne.Info | None = None) -> Any:
@@ -76,9 +94,9 @@ class Completer(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray, Raw or Epochs
-            A copy. Observed samples are unchanged bit for bit. Raw and Epochs have
-            no bad channels left among the restored, and Raw no annotations of
-            stretches that were restored.
+            A copy. Observed samples are unchanged bit for bit, unless `denoise` asks
+            for it. Raw and Epochs have no bad channels left among the restored, and
+            Raw no annotations of stretches that were restored.
 
         Raises
         ------
@@ -128,6 +146,12 @@ class Completer(TransformerMixin, BaseEstimator):
         out, spread = X.copy(), np.zeros_like(X)
         out[at] = np.where(lost[at], found.X, X[at])
         spread[at] = np.where(lost[at], found.std, 0.0)
+        if self.denoise is not None:
+            whole = np.where(np.isnan(out[at]), found.X, out[at])
+            clean, level = _without_noise(whole, info)
+            out[at] = np.where(left[..., None, columns], out[at], clean)
+            self.noise_ = np.zeros(X.shape[-2])
+            self.noise_[rows] = level
         self.uncertainty_ = spread
         self.restored_ = lost
         self.table_ = pd.DataFrame(
@@ -179,6 +203,18 @@ class Completer(TransformerMixin, BaseEstimator):
         out._data[:, picks] = whole
         out.info["bads"] = [n for n in out.info["bads"] if n not in info["ch_names"]]
         return out
+
+
+def _without_noise(X: NDArray, info: mne.Info | None) -> tuple[NDArray, NDArray]:
+    """Return signals without white noise, and the noise of each channel."""
+    sizes = {}
+    if info is not None:
+        rate = info["sfreq"]
+        # Shorter patches than 8 samples have no shape to compare.
+        sizes["patch"] = min(max(8, round(PATCH * rate)), X.shape[-1])
+        sizes["window"] = round(WINDOW * rate)
+    found = denoise_nonlocal(X, **sizes)
+    return found.X, found.sigma
 
 
 def _eeg_picks(info: mne.Info) -> NDArray:

@@ -158,3 +158,57 @@ def test_what_cannot_be_done_says_so(raw) -> None:
     few = raw.copy().pick(["Fz", "EOG"])
     with pytest.raises(EEGTensorError, match="1 EEG channels"):
         Completer().fit_transform(few)
+
+
+@pytest.fixture(scope="module")
+def smooth(raw) -> mne.io.RawArray:
+    """The recording without what white noise could be taken for."""
+    return raw.copy().filter(None, 15.0, picks="all", verbose="error")
+
+
+def test_noise_stays_unless_denoising_is_asked_for(smooth) -> None:
+    truth = smooth.get_data(picks="eeg")
+    rng = np.random.default_rng(2)
+    X = truth + 0.3 * truth.std() * rng.standard_normal(truth.shape)
+    X[3, 200:300] = np.nan
+    lost = np.isnan(X)
+    plain = Completer()
+    kept = plain.fit_transform(X)
+    np.testing.assert_array_equal(kept[~lost], X[~lost])
+    assert not hasattr(plain, "noise_")
+    completer = Completer(denoise="nonlocal")
+    clean = completer.fit_transform(X)
+    assert error(clean, truth, ~lost) < 0.6 * error(X, truth, ~lost)
+    np.testing.assert_allclose(completer.noise_, 0.3 * truth.std(), rtol=0.15)
+    np.testing.assert_array_equal(completer.restored_, lost)
+
+
+def test_denoising_of_recordings_and_epochs(smooth) -> None:
+    noisy = smooth.copy()
+    rng = np.random.default_rng(2)
+    level = 0.3 * smooth.get_data(picks="eeg").std()
+    noisy._data[:10] += level * rng.standard_normal((10, smooth.n_times))
+    noisy.info["bads"] = ["Pz"]
+    noisy.set_annotations(mne.Annotations(5.0, 3.0, "BAD_long"))
+    completer = Completer(denoise="nonlocal")
+    out = completer.fit_transform(noisy)
+    truth, before, after = (r.get_data(picks="eeg") for r in (smooth, noisy, out))
+    gap = np.zeros(truth.shape, dtype=bool)
+    gap[:, 500:800] = True
+    assert error(after, truth, ~gap) < 0.7 * error(before, truth, ~gap)
+    # A gap too long to restore is not touched; nor are channels of other kinds.
+    np.testing.assert_array_equal(after[gap], before[gap])
+    np.testing.assert_array_equal(out.get_data("EOG"), noisy.get_data("EOG"))
+    assert completer.noise_.shape == (10,)
+    noisy.info["bads"] = []
+    epochs = mne.make_fixed_length_epochs(noisy.set_annotations(None), 1.0)
+    epochs.load_data()
+    clean = Completer(denoise="nonlocal").fit_transform(epochs).get_data(picks="eeg")
+    whole = truth.reshape(10, 15, 100).swapaxes(0, 1)
+    was = epochs.get_data(picks="eeg")
+    assert error(clean, whole, whole == whole) < 0.7 * error(was, whole, whole == whole)
+
+
+def test_denoising_that_is_not_known() -> None:
+    with pytest.raises(EEGTensorError, match="denoise='wavelet'"):
+        Completer(denoise="wavelet").fit(None)

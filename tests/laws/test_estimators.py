@@ -47,6 +47,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "BalancedRecenter": {"estimator": transfer.MDM()},
     "FilterBankCSP": {"n_bands": 2, "n_components": 2, "n_selected": 2},
     "CSP": {"n_components": 4},
+    "PairedDenoiser": {
+        "hidden": 4,
+        "max_epochs": 6,
+        "n_networks": 1,
+        "n_rounds": 1,
+    },
     "PARAFAC2Features": {"rank": 2, "n_init": 2, "tol": 1e-9},
     "BlockTermFeatures": {"rank": 2, "n_init": 2},
     "TSMNetClassifier": {
