@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.tensor.completion import _embedded
 from eegtensor.tensor.completion._columns import apply_operators, patterns
+from eegtensor.tensor.completion._embedded import fit_mdt
+from eegtensor.tensor.completion._problem import Estimate, Method, Predict, Problem
 from eegtensor.tensor.completion.delay import (
     NUGGET,
     Conditional,
@@ -42,48 +44,6 @@ NEIGHBOURS = 0.01
 NEIGHBOURS_STEADY = 0.1
 # Samples on each side over which draws of the error are pooled.
 NEAR = 32
-
-
-class Problem(NamedTuple):
-    """Signals with lost cells, every channel of zero mean and unit power.
-
-    Attributes
-    ----------
-    values : Tensor, shape (n_trials, n_channels, n_times), float64
-        Zero where lost.
-    seen : Tensor of bool, same shape
-    positions : Tensor of shape (n_channels, 3) | None
-        Directions from the centre of the head's sphere.
-    scale : Tensor, shape (n_channels,)
-        Power before, as a standard deviation: what a unit is worth.
-    steady : bool
-        Whether the channels that are lost stay the same for a while.
-    """
-
-    values: Tensor
-    seen: Tensor
-    positions: Tensor | None
-    scale: Tensor
-    steady: bool
-
-
-class Estimate(NamedTuple):
-    """Completed signals.
-
-    Attributes
-    ----------
-    values : Tensor, shape (n_trials, n_channels, n_times), float64
-    variance : Tensor | None
-        How uncertain each lost cell is, relative to the others; None if the
-        method does not say.
-    """
-
-    values: Tensor
-    variance: Tensor | None
-
-
-Predict: TypeAlias = Callable[[Problem], Estimate]
-Method: TypeAlias = Callable[[Problem, int], Predict]
 
 
 def _columns(signals: Tensor) -> Tensor:
@@ -225,9 +185,17 @@ def _spread(found: Conditioned, seen: Tensor) -> Tensor:
     return torch.where(exact.isnan(), near, exact) * lost
 
 
+def fit_mmes(problem: Problem, random_state: int) -> Predict:
+    """Learn the surface on which windows of all channels lie (see `mmes`)."""
+    start = fit_gaussian(problem, random_state)
+    return _embedded.fit_mmes(problem, random_state, start)
+
+
 METHODS: dict[str, Method] = {
     "gaussian": fit_gaussian,
     "delay": fit_delay,
     "spline": fit_spline,
+    "mdt": fit_mdt,
+    "mmes": fit_mmes,
 }
 """name -> `fit(problem, random_state) -> predict(problem) -> Estimate`"""
