@@ -12,6 +12,7 @@ from eegtensor.tensor.match import (
     factor_match_score,
     split_half_match,
 )
+from eegtensor.tensor.network import TensorNetwork, tensor_network
 from eegtensor.tensor.nonnegative import nonnegative_cp
 from eegtensor.tensor.parafac2 import (
     PARAFAC2,
@@ -22,6 +23,7 @@ from eegtensor.tensor.parafac2 import (
 from eegtensor.tensor.rank import RankTable, choose_rank, mdl_ranks
 from eegtensor.tensor.ring import TensorRing, tensor_ring
 from eegtensor.tensor.shared import SharedTucker, shared_tucker, shared_tucker_project
+from eegtensor.tensor.structure import Structure, as_layer_tensor, search_structure
 from eegtensor.tensor.train import TensorTrain, tensor_train
 from eegtensor.tensor.tucker import Tucker, tucker
 
@@ -37,10 +39,13 @@ __all__ = [
     "RankTable",
     "SharedTucker",
     "SplitHalf",
+    "Structure",
+    "TensorNetwork",
     "TensorRing",
     "TensorTrain",
     "Tucker",
     "ard_cp",
+    "as_layer_tensor",
     "block_term",
     "block_term_project",
     "choose_rank",
@@ -54,9 +59,11 @@ __all__ = [
     "nonnegative_cp",
     "parafac2",
     "parafac2_project",
+    "search_structure",
     "shared_tucker",
     "shared_tucker_project",
     "split_half_match",
+    "tensor_network",
     "tensor_ring",
     "tensor_train",
     "tucker",
