@@ -12,6 +12,7 @@ from eegtensor.nn.heads import EquiangularHead, GrassmannHead, make_head
 from eegtensor.nn.lagfront import LinearFront
 from eegtensor.nn.multiway import MultiwayAttention, MultiwayBlock
 from eegtensor.nn.pooling import CovarianceFront, CovariancePool
+from eegtensor.nn.searched import SearchedLayer, search_linear
 from eegtensor.nn.tail import SPDTail
 from eegtensor.nn.volterra import (
     VolterraConv1d,
@@ -39,11 +40,13 @@ __all__ = [
     "ReEig",
     "SPDBatchNorm",
     "SPDTail",
+    "SearchedLayer",
     "TangentVector",
     "VolterraConv1d",
     "factorize_",
     "fit_volterra",
     "make_head",
     "perturbation_bound",
+    "search_linear",
     "volterra_series",
 ]
