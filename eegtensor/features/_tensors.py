@@ -7,7 +7,9 @@ weights of these patterns in that trial, and depend on no other trial.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,9 +20,12 @@ from torch import Tensor
 
 from eegtensor._check import check_lengths, fail, listing
 from eegtensor.features._base import DomainTransformer, check_fitted
+from eegtensor.tensor.kernels import squared_norm
 
 # On normal equations, relative to their mean diagonal.
 RIDGE = 1e-9
+# Cells of trials that are worked on at a time: bounds memory.
+_CELLS = 500_000
 
 
 def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
@@ -32,7 +37,11 @@ def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
         If X is no numeric array of three or more axes, its trials have another
         shape than `shape`, or a trial holds infinity or nothing but NaN.
     """
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
     array = np.asarray(X)
+    if isinstance(X, np.ma.MaskedArray):
+        array = np.ma.filled(X.astype(np.result_type(X, np.float32)), np.nan)
     if array.dtype.kind not in "fiu":
         fail(f"X has dtype {array.dtype}, not real numbers")
     if array.dtype not in (np.float32, np.float64):
@@ -40,8 +49,8 @@ def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
     if array.ndim < 3 or 0 in array.shape:
         fail(
             f"X has shape {array.shape}",
-            fix="give trials of shape (n_trials, d1, d2, ...), such as channels x "
-            "frequencies x times",
+            fix="give one or more trials of shape (n_trials, d1, d2, ...), such as "
+            "channels x frequencies x times",
         )
     if shape is not None and array.shape[1:] != shape:
         fail(
@@ -58,6 +67,12 @@ def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
     if len(empty):
         fail(f"Trials {listing(empty)} hold nothing but NaN", fix="drop them")
     return array
+
+
+def pieces(shape: Sequence[int]) -> list[slice]:
+    """Return slices of trials that hold a bounded number of cells each."""
+    step = max(1, _CELLS // math.prod(shape[1:]))
+    return [slice(at, at + step) for at in range(0, shape[0], step)]
 
 
 class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
@@ -86,7 +101,7 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
         """Decompose centred trials, zero where missing; set factors, fit, n_iter."""
 
-    def _prepare(self, dtype: torch.dtype) -> None:
+    def _prepare(self) -> None:
         """Compute once, after a fit, what every call of `_scores` needs."""
 
     @abstractmethod
@@ -121,10 +136,11 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         """
         X = check_tensor(X)
         check_lengths(len(X), y=y, subjects=subjects, sessions=sessions)
+        self._unseen = np.isnan(X).all(axis=0) & self.center
         self.mean_ = self._mean_of(X)
         centred, observed = self._centred(X)
         self._fit_model(centred, observed, None if y is None else np.asarray(y))
-        self._prepare(centred.dtype)
+        self._prepare()
         self.train_scores_ = self._scores(centred, observed).numpy()
         return self
 
@@ -134,17 +150,19 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         seen = ~np.isnan(X)
         if seen.all():
             return np.asarray(X.mean(axis=0, dtype=np.float64).astype(X.dtype))
-        # A cell that no trial has stays as it is: there is nothing to take off.
-        total = np.where(seen, X, 0.0).sum(axis=0, dtype=np.float64)
+        total = X.sum(axis=0, dtype=np.float64, where=seen)
         mean = total / np.maximum(seen.sum(axis=0), 1)
         return np.asarray(mean.astype(X.dtype))
 
     def _centred(self, X: NDArray) -> tuple[Tensor, Tensor | None]:
-        tensor = torch.from_numpy(X - self.mean_)
-        missing = tensor.isnan()
-        if not bool(missing.any()):
-            return tensor, None
-        return torch.where(missing, 0.0, tensor), ~missing
+        centred = X - self.mean_
+        missing = np.isnan(centred)
+        # Without a mean, what a new trial has there would be no deviation from it.
+        missing |= self._unseen
+        if not missing.any():
+            return torch.from_numpy(centred), None
+        centred[missing] = 0.0
+        return torch.from_numpy(centred), torch.from_numpy(~missing)
 
     def transform(
         self,
@@ -192,27 +210,28 @@ class LinearFeatures(TensorFeatures):
         """Return inner products of trials with the patterns, (n, n_features)."""
 
     def _gram(self) -> Tensor | None:
-        """Return inner products of the patterns, None if they are orthonormal."""
+        """Return the patterns' inner products, float64; None if orthonormal."""
         return None
 
-    def _prepare(self, dtype: torch.dtype) -> None:
+    def _prepare(self) -> None:
         G = self._gram()
         self._inverse = None
         if G is not None:
-            G = G.double()
             eye = torch.eye(len(G), dtype=G.dtype)
             level = G.diagonal().mean() * RIDGE
-            inverse = torch.linalg.pinv(G + level * eye, hermitian=True)
-            self._inverse = inverse.to(dtype)
+            self._inverse = torch.linalg.pinv(G + level * eye, hermitian=True)
 
     def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
         """Return the least-squares weights of the patterns in each trial."""
-        M = self._correlate(X)
-        scores = M if self._inverse is None else M @ self._inverse
+        scores = self._correlate(X)
+        if self._inverse is not None:
+            scores = (scores.double() @ self._inverse).to(scores.dtype)
         if observed is None:
             return scores
-        holes = ~observed.flatten(1).all(dim=1)
-        scores[holes] = self._masked_scores(X[holes], observed[holes])
+        holes = (~observed.flatten(1).all(dim=1)).nonzero()[:, 0]
+        for part in pieces((len(holes), *X.shape[1:])):
+            some = holes[part]
+            scores[some] = self._masked_scores(X[some], observed[some])
         return scores
 
     def _masked_scores(self, X: Tensor, observed: Tensor) -> Tensor:
@@ -221,7 +240,6 @@ class LinearFeatures(TensorFeatures):
         The normal equations of each trial are applied, never formed: patterns are
         many in a Tucker model and each trial misses other cells.
         """
-        X = X.double()
         n_features = self._n_features_out
         weight = observed.double()
         level = RIDGE * self._level()
@@ -231,7 +249,8 @@ class LinearFeatures(TensorFeatures):
             whole = self._decode(S.to(dtype)).double() * weight
             return self._correlate(whole.to(dtype)).double() + level * S
 
-        b = self._correlate((X * weight).to(self._dtype())).double()
+        # X is zero where it is missing.
+        b = self._correlate(X).double()
         S = torch.zeros_like(b)
         R = b.clone()
         P = R.clone()
@@ -255,7 +274,7 @@ class LinearFeatures(TensorFeatures):
 
     def _level(self) -> float:
         G = self._gram()
-        return 1.0 if G is None else float(G.diagonal().double().mean())
+        return 1.0 if G is None else float(G.diagonal().mean())
 
     def inverse_transform(self, scores: NDArray) -> NDArray:
         """Return the trials that features stand for, shape (n_trials, d1, ..., dm).
@@ -272,7 +291,8 @@ class LinearFeatures(TensorFeatures):
                 fix=f"give what transform returns: (n_trials, {self._n_features_out})",
             )
         whole: NDArray = self._decode(torch.from_numpy(array)).numpy()
-        return whole + self.mean_
+        whole += self.mean_
+        return whole
 
     def score(self, X: NDArray, y: ArrayLike | None = None) -> float:
         """Return the share of variance about the mean that the features explain.
@@ -288,11 +308,16 @@ class LinearFeatures(TensorFeatures):
         float
             1 is all of it; 0 is no better than the training mean.
         """
-        rest = self.inverse_transform(self.transform(X)) - X
-        about = np.asarray(X) - self.mean_
-        seen = ~np.isnan(about)
-        total = float((about[seen].astype(np.float64) ** 2).sum())
-        left = float((rest[seen].astype(np.float64) ** 2).sum())
+        check_fitted(self, "train_scores_")
+        array = self._checked(X)
+        total = left = 0.0
+        for part in pieces(array.shape):
+            about, observed = self._centred(array[part])
+            rest = about - self._decode(self._scores(about, observed))
+            if observed is not None:
+                rest *= observed
+            total += squared_norm(about)
+            left += squared_norm(rest)
         return 1.0 - left / total if total > 0 else 1.0
 
 
@@ -318,7 +343,7 @@ class PatternFeatures(LinearFeatures):
 
     def _gram(self) -> Tensor | None:
         D = self._flat()
-        return (D.double() @ D.double().mT).to(D.dtype)
+        return D.double() @ D.double().mT
 
     @property
     def _n_features_out(self) -> int:

@@ -65,9 +65,9 @@ class TensorTrainFeatures(_Orthonormal):
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
         # Trials last: the cores before then span an orthonormal basis of a trial.
         model = tensor_train(
-            X.movedim(0, -1).contiguous(),
+            X.movedim(0, -1),
             self.ranks,
-            mask=None if observed is None else observed.movedim(0, -1).contiguous(),
+            mask=None if observed is None else observed.movedim(0, -1),
             max_iter=self.max_iter,
             tol=self.tol,
         )

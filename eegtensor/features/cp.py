@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor.features._tensors import PatternFeatures
+from eegtensor.features._tensors import PatternFeatures, pieces
 from eegtensor.tensor.cp import CP, cp
 from eegtensor.tensor.kernels import khatri_rao
 from eegtensor.tensor.nonnegative import hals, nonnegative_cp
@@ -149,17 +149,14 @@ class NonnegativeCPFeatures(_CPBase):
     def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
         """Return non-negative least squares, trial by trial in one batch."""
         D = self._flat().double()
-        M = X.double().flatten(1) @ D.mT
+        parts = pieces(X.shape)
+        M = torch.cat([X[part].flatten(1).double() @ D.mT for part in parts])
         V = D @ D.mT
         if observed is not None:
-            holes = ~observed.flatten(1).all(dim=1)
             V = V.expand(len(X), *V.shape).clone()
-            seen = observed[holes].flatten(1).double()
-            i, j = torch.triu_indices(len(D), len(D))
-            pairs = seen @ (D[i] * D[j]).mT
-            own = torch.zeros(len(seen), len(D), len(D), dtype=V.dtype)
-            own[:, i, j] = pairs
-            own[:, j, i] = pairs
-            V[holes] = own
+            for part in parts:
+                seen = observed[part].flatten(1).double()
+                for r, row in enumerate(D):
+                    V[part, r] = seen @ (row * D).mT
         start = torch.zeros_like(M)
         return hals(start, M, V, sweeps=500, low=0.0).to(X.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,9 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.features._base import class_codes
 from eegtensor.features.tucker import MultilinearProjection, axis_ranks
+from eegtensor.tensor._shapes import check_rank
 from eegtensor.tensor.hoda import hoda
+from eegtensor.tensor.kernels import squared_norm
 
 
 class HODA(MultilinearProjection):
@@ -84,13 +88,14 @@ class HODA(MultilinearProjection):
         self.ratio_, self.n_iter_ = found.ratio, found.n_iter
         cells = found.core.flatten(1).double()
         order = torch.argsort(fisher_ratio(cells, codes), descending=True, stable=True)
-        kept = len(order) if self.n_selected is None else self.n_selected
-        if not 1 <= kept:
-            fail(f"n_selected={self.n_selected!r}", fix="give 1 or more, or None")
+        kept = len(order)
+        if self.n_selected is not None:
+            kept = check_rank(self.n_selected, "n_selected")
         self.selected_ = order[:kept].numpy()
-        total = float(X.double().square().sum())
-        left = total - float(cells[:, order[:kept]].square().sum())
-        self.fit_ = 1.0 - float(np.sqrt(max(left, 0.0) / total)) if total else 1.0
+        # Patterns are orthonormal: what features have not is left.
+        total = squared_norm(X)
+        left = max(total - squared_norm(self._correlate(X)), 0.0)
+        self.fit_ = 1.0 - math.sqrt(left / total) if total else 1.0
 
     def _correlate(self, X: Tensor) -> Tensor:
         return super()._correlate(X)[:, torch.from_numpy(self.selected_)]

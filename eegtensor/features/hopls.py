@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ from eegtensor.features._base import check_fitted, class_codes
 from eegtensor.features._tensors import PatternFeatures
 from eegtensor.features.tucker import axis_ranks
 from eegtensor.tensor.hopls import hopls
+from eegtensor.tensor.kernels import squared_norm
 
 
 class HOPLS(PatternFeatures):
@@ -70,8 +73,8 @@ class HOPLS(PatternFeatures):
         self.patterns_ = model.patterns.numpy()
         self.loadings_ = model.loadings.numpy()
         self.n_iter_ = len(self.patterns_)
-        rest = X - self._decode(model.scores)
-        self.fit_ = 1.0 - float(rest.double().norm() / X.double().norm())
+        left = squared_norm(X - self._decode(model.scores))
+        self.fit_ = 1.0 - math.sqrt(left / squared_norm(X))
 
     def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
         """Return inner products with the weights: no least squares, as in PLS."""

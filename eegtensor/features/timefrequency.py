@@ -174,7 +174,10 @@ class TimeFrequencyTensor(DomainTransformer):
 
         options = {"n_cycles": plan.n_cycles, "output": "power", "verbose": "error"}
         # Slow drifts leak into the lowest wavelets.
-        X = X.astype(np.float64) - X.mean(axis=-1, keepdims=True)
+        X = X.astype(np.float64)
+        # First samples first: a constant channel is then zero, not its rounding.
+        X -= X[..., :1]
+        X -= X.mean(axis=-1, keepdims=True)
         if self.method == "morlet":
             power: NDArray = tfr_array_morlet(X, self.sfreq, plan.freqs, **options)
             return power

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from eegtensor.tensor._missing import squared_error
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor.kernels import (
     mttkrp,
-    squared_norm,
     sum_of_components,
     sweep_modes,
 )
@@ -82,19 +82,20 @@ def solve(V: Tensor, M: Tensor, ridge: float) -> Tensor:
     ----------
     V : Tensor, shape (R, R) or (I, R, R), float64
     M : Tensor, shape (I, R), float64
+        With one axis more, (S, I, R), there is one V for each of S problems.
     """
     R = V.shape[-1]
     level = V.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     tiny = torch.finfo(V.dtype).tiny
     eye = torch.eye(R, dtype=V.dtype, device=V.device)
     raised = V + (ridge * level + tiny) * eye
-    right = M.mT if V.ndim == 2 else M[..., None]
+    right = M.mT if V.ndim == M.ndim else M[..., None]
     L, info = torch.linalg.cholesky_ex(raised)
     if bool((info > 0).any()):
         A = torch.linalg.pinv(raised, hermitian=True) @ right
     else:
         A = torch.cholesky_solve(right, L)
-    return A.mT if V.ndim == 2 else A[..., 0]
+    return A.mT if V.ndim == M.ndim else A[..., 0]
 
 
 def _sweep(X: Tensor, factors: list[Tensor], total: float, ridge: float) -> float:
@@ -128,18 +129,38 @@ def _masked_sweep(
     i, j = torch.triu_indices(R, R, device=X.device)
     weight = observed.to(X.dtype)
     for n in range(X.ndim):
-        pairs = [U[:, i] * U[:, j] for U in factors]
-        flat = mttkrp(weight, pairs, n).double()
+        flat = _pair_sums(weight, factors, n, i, j)
         V = torch.zeros(len(flat), R, R, dtype=torch.float64, device=X.device)
         V[:, i, j] = flat
         V[:, j, i] = flat
+        # A row without one observed cell gets zeros: both of its sides are.
         A = solve(V, mttkrp(X, factors, n).double(), max(ridge, 1e-9))
-        # A row without one observed cell has nothing to say.
-        seen = flat.abs().sum(dim=1, keepdim=True) > 0
-        factors[n] = torch.where(seen, A, 0.0).to(X.dtype)
+        factors[n] = A.to(X.dtype)
     ones = torch.ones(R, dtype=X.dtype, device=X.device)
-    rest = torch.where(observed, X - sum_of_components(ones, factors), 0.0)
-    return squared_norm(rest) / total
+
+    def estimate(part: slice) -> Tensor:
+        return sum_of_components(ones, [factors[0][part], *factors[1:]])
+
+    return squared_error(X, observed, estimate) / total
+
+
+def _pair_sums(
+    weight: Tensor, factors: list[Tensor], mode: int, i: Tensor, j: Tensor
+) -> Tensor:
+    """Return the MTTKRP of the mask with products of columns i and j, float64.
+
+    A few pairs at a time: all of them would take many times the tensor's memory.
+    """
+    shape = weight.shape
+    inner = 0 < mode < len(shape) - 1
+    # A pair takes one part in so many of the tensor.
+    share = math.prod(shape[mode + 1 :]) if inner else shape[mode]
+    step = max(1, share // 2)
+    sums = []
+    for at in range(0, len(i), step):
+        a, b = i[at : at + step], j[at : at + step]
+        sums.append(mttkrp(weight, [U[:, a] * U[:, b] for U in factors], mode))
+    return torch.cat(sums, dim=1).double()
 
 
 def balance_columns(factors: list[Tensor]) -> None:

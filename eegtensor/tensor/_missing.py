@@ -22,6 +22,7 @@ def impute(
     max_iter: int,
     tol: float,
     reconstruct: Callable[[Model], Tensor] | None = None,
+    rows: Callable[[Model, slice], Model] | None = None,
 ) -> Model:
     """Return a model of the observed cells by expectation and maximisation.
 
@@ -34,13 +35,18 @@ def impute(
     Parameters
     ----------
     X : Tensor
-        Zero where missing.
+        Zero where missing; these cells are overwritten.
     observed : Tensor of bool
     model : callable
         ``(Z, model before | None) -> model`` with fields `fit` and `n_iter`.
     max_iter : int
     tol : float
         Change of the fit over the observed cells that ends it.
+    reconstruct : callable | None
+        ``model -> Tensor`` of the shape of X; by default the model's own method.
+    rows : callable | None
+        ``(model, slice) -> model`` of these entries of the first mode alone: the
+        whole estimate is then never held.
 
     Returns
     -------
@@ -48,27 +54,55 @@ def impute(
         With `fit` over the observed cells and `n_iter` turns.
     """
     rebuild = reconstruct or (lambda found: found.reconstruct())
+    parts = [slice(None)] if rows is None else _parts(len(X))
     total = max(squared_norm(X), torch.finfo(torch.float64).tiny)
-    Z = torch.where(observed, X, slice_means(X, observed))
+    torch.where(observed, X, slice_means(X, observed), out=X)
+    # Another object over the same cells: no model may take it for the X it had.
+    Z = X.view_as(X)
+
+    def estimate(found: Model) -> tuple[Tensor, float]:
+        """Return the model's values of missing cells, and its fit of the others."""
+        values, error = [], 0.0
+        for part in parts:
+            guess = rebuild(found if rows is None else rows(found, part)).to(Z.dtype)
+            seen = observed[part]
+            values.append(guess[~seen])
+            error += squared_norm(torch.where(seen, Z[part] - guess, 0.0))
+        return torch.cat(values), 1.0 - math.sqrt(error / total)
+
+    def move(values: Tensor, longer: float) -> None:
+        """Move the missing cells of Z towards values, or beyond them."""
+        at = 0
+        for part in parts:
+            hole = ~observed[part]
+            now = Z[part][hole]
+            Z[part][hole] = now.lerp(values[at : at + len(now)], longer)
+            at += len(now)
+
     found = model(Z, None)
-    estimate = rebuild(found)
-    fit, turn, longer = _fit(X, estimate, observed, total), 1, 1.0
+    values, fit = estimate(found)
+    turn, longer = 1, 1.0
     while turn < max_iter:
-        stretched = Z + longer * (estimate - Z)
-        Z_next = torch.where(observed, X, stretched)
-        after = model(Z_next, found)
-        estimate_next = rebuild(after)
+        move(values, longer)
+        after = model(Z, found)
+        values_after, fit_after = estimate(after)
         turn += 1
-        fit_next = _fit(X, estimate_next, observed, total)
-        if fit_next < fit and longer > 1.0:
+        if fit_after < fit and longer > 1.0:
+            # The next move, of full length, lands on the values themselves.
             longer = 1.0
             continue
-        gain, fit = fit_next - fit, fit_next
-        found, estimate, Z = after, estimate_next, Z_next
+        gain, fit = fit_after - fit, fit_after
+        found, values = after, values_after
         longer = min(longer * 1.5, 16.0)
         if gain < tol / 10.0:
             break
     return found._replace(fit=fit, n_iter=turn)
+
+
+def _parts(size: int) -> list[slice]:
+    """Return slices of about an eighth each."""
+    step = max(1, -(-size // 8))
+    return [slice(at, min(at + step, size)) for at in range(0, size, step)]
 
 
 def slice_means(X: Tensor, observed: Tensor) -> Tensor:
@@ -80,6 +114,14 @@ def slice_means(X: Tensor, observed: Tensor) -> Tensor:
     )
 
 
-def _fit(X: Tensor, estimate: Tensor, observed: Tensor, total: float) -> float:
-    error = squared_norm(torch.where(observed, X - estimate, 0.0))
-    return 1.0 - math.sqrt(error / total)
+def squared_error(
+    X: Tensor, observed: Tensor | None, estimate: Callable[[slice], Tensor]
+) -> float:
+    """Return the squared error of an estimate made in parts, of observed cells."""
+    error = 0.0
+    for part in _parts(len(X)):
+        rest = X[part] - estimate(part)
+        if observed is not None:
+            rest = torch.where(observed[part], rest, 0.0)
+        error += squared_norm(rest)
+    return error

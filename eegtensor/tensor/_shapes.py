@@ -39,18 +39,21 @@ def as_tensor(
         If X has too few axes or is empty, holds infinity, the mask does not fit,
         or nothing is observed.
     """
-    if not isinstance(X, Tensor):
-        fail(f"X is a {type(X).__name__}", fix="give a NumPy array or a tensor")
+    if not isinstance(X, Tensor) or X.is_complex():
+        kind = f"of dtype {X.dtype}" if hasattr(X, "dtype") else type(X).__name__
+        fail(f"X is {kind}", fix="give an array or tensor of real numbers")
     if X.ndim < ndim or 0 in X.shape:
         fail(
             f"X has shape {tuple(X.shape)}",
             fix=f"give an array of {ndim} or more axes, none of them empty",
         )
-    X = floating(X.detach()).contiguous()
-    total = squared_norm(X)
-    # One pass tells that all is finite.
-    if mask is None and math.isfinite(total):
-        return X, None, total
+    X = floating(X.detach())
+    if mask is None:
+        X = X.contiguous()
+        total = squared_norm(X)
+        # One pass tells that all is finite.
+        if math.isfinite(total):
+            return X, None, _within_range(X, total)
     missing = X.isnan()
     if mask is not None:
         if not isinstance(mask, Tensor) or mask.shape != X.shape:
@@ -62,15 +65,27 @@ def as_tensor(
         missing = missing | ~mask.to(X.device, torch.bool)
     if bool(missing.all()):
         fail("No cell of X is observed", fix="check the mask: True is observed")
-    X = torch.where(missing, 0.0, X)
-    if not bool(X.isfinite().all()):
+    X = X.clone(memory_format=torch.contiguous_format).masked_fill_(missing, 0.0)
+    total = squared_norm(X)
+    if not math.isfinite(total) and bool(X.isinf().any()):
         where = X.isinf().nonzero()[0].tolist()
         fail(
             f"X holds infinity, the first at {tuple(where)}",
             fix="mark it as missing: NaN, or False in the mask",
         )
     observed = ~missing if bool(missing.any()) else None
-    return X, observed, squared_norm(X)
+    return X, observed, _within_range(X, total)
+
+
+def _within_range(X: Tensor, total: float) -> float:
+    """Return the squared norm, or raise where squares of cells are no numbers."""
+    if not math.isfinite(total) or (total == 0.0 and bool(X.any())):
+        fail(
+            f"X has cells as large as {float(X.abs().max()):.3g}",
+            why="Squares of such numbers leave the range of floating point",
+            fix="give X in another unit",
+        )
+    return total
 
 
 def check_rank(rank: Any, name: str = "rank") -> int:

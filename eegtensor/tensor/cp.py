@@ -126,10 +126,12 @@ def cp(
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
     random = as_random(random_state)
     sizes = [_core_rank(size, R, compress) for size in X.shape]
-    filled = X
     if observed is not None:
-        filled = torch.where(observed, X, slice_means(X, observed))
-    basis, core = start_factors(filled, sizes)
+        # In place, since X is our own copy then: a filled one would cost as much.
+        torch.where(observed, X, slice_means(X, observed), out=X)
+    basis, core = start_factors(X, sizes)
+    if observed is not None:
+        X.masked_fill_(~observed, 0.0)
     total = squared_norm(core)
     best: list[Tensor] | None = None
     fits: list[float] = []
@@ -158,6 +160,11 @@ def cp(
         tuple(fits),
         congruence(factors),
     )
+
+
+def rows_of(model: CP, part: slice) -> CP:
+    """Return the model of some entries of the first mode."""
+    return model._replace(factors=(model.factors[0][part], *model.factors[1:]))
 
 
 def _core_rank(size: int, rank: int, compress: float | None) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import fail, listing
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._shapes import as_tensor, check_ranks
@@ -83,11 +84,18 @@ def hoda(
     if codes.shape != X.shape[:1]:
         fail(f"codes have shape {tuple(codes.shape)}", fix="give one class per trial")
     codes = codes.to(X.device, torch.int64)
+    if bool((codes < 0).any()):
+        fail("codes hold negative numbers", fix="number the classes from 0 up")
     counts = torch.bincount(codes)
     if len(counts) < 2 or bool((counts == 0).any()):
-        fail("Classes are empty or there is one only", fix="number them from 0 up")
-    wanted = (ranks,) * (X.ndim - 1) if isinstance(ranks, int) else tuple(ranks)
-    sizes = (1, *check_ranks(wanted, X.shape[1:]))
+        fail(
+            f"Classes 0 to {len(counts) - 1} have {listing(counts.tolist())} trials",
+            why="Scatter between classes needs two or more, none of them empty",
+            fix="number the classes from 0 up, and give trials of each",
+        )
+    wanted: Any = [ranks] * (X.ndim - 1) if np.ndim(ranks) == 0 else ranks
+    # With the trials' own axis: an axis may keep more directions than the others.
+    sizes = check_ranks((None, *wanted), X.shape)
     modes = list(range(1, X.ndim))
     X = X - X.mean(dim=0)
     factors: list[Any] = start_factors(X, sizes, "st-hosvd", modes)[0]
@@ -134,7 +142,8 @@ def trace_ratio(
     """
     # Without any scatter within, only that between is left to look at.
     if float(within.diagonal().sum()) <= 0.0:
-        return eigh(between)[1].flip(-1)[:, :rank], float("inf")
+        ratio = float("inf") if float(between.diagonal().sum()) > 0.0 else 0.0
+        return eigh(between)[1].flip(-1)[:, :rank], ratio
     ratio = 0.0
     for _ in range(max_iter):
         U = eigh(between - ratio * within)[1].flip(-1)[:, :rank]

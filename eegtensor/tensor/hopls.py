@@ -20,7 +20,7 @@ class HOPLS(NamedTuple):
     Attributes
     ----------
     scores : array, shape (n_trials, R)
-        Orthonormal latent vectors.
+        Latent vectors of norm one.
     weights : array, shape (R, I_2, ..., I_N)
         A trial's inner products with them are its latent vectors.
     patterns : array, shape (R, I_2, ..., I_N)
@@ -74,10 +74,9 @@ def hopls(X: Array, Y: Array, rank: int, ranks: int | Sequence[int] = 4) -> HOPL
             f"Y has shape {tuple(Y.shape)} or is not finite",
             fix="give one row of finite targets per trial",
         )
-    wanted = (ranks,) * (X.ndim - 1) if isinstance(ranks, int) else tuple(ranks)
-    sizes = check_ranks(wanted, X.shape[1:])
-    F = Y.to(X)
-    E = X
+    sizes = check_ranks(ranks, X.shape[1:])
+    F = Y.detach().to(X)
+    E = X.clone()
     start = float(F.double().norm())
     scores, directions, patterns, loadings = [], [], [], []
     for _ in range(R):
@@ -96,7 +95,7 @@ def hopls(X: Array, Y: Array, rank: int, ranks: int | Sequence[int] = 4) -> HOPL
         for n, U in enumerate(factors, start=1):
             pattern = mode_product(pattern, U @ U.mT, n)
         q = t @ F
-        E = E - (t[:, None] @ pattern.reshape(1, -1)).reshape(E.shape)
+        E.flatten(1).addr_(t, pattern.reshape(-1), alpha=-1.0)
         F = F - torch.outer(t, q)
         scores.append(t)
         directions.append(weights.reshape(-1) / size)
@@ -110,5 +109,8 @@ def hopls(X: Array, Y: Array, rank: int, ranks: int | Sequence[int] = 4) -> HOPL
         )
     W, P = torch.stack(directions), torch.stack(patterns)
     # The same from X itself as from what the blocks before have left of it.
-    weights = torch.linalg.solve(W @ P.flatten(1).mT, W).contiguous().view(P.shape)
+    taken = torch.tril(W @ P.flatten(1).mT, -1)
+    weights = torch.linalg.solve_triangular(taken, W, upper=False, unitriangular=True)
+    # In rows again: products of a copy then round alike.
+    weights = weights.contiguous().view(P.shape)
     return HOPLS(torch.stack(scores, 1), weights, P, torch.stack(loadings))

@@ -15,7 +15,7 @@ from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
-from eegtensor.tensor.cp import CP, canonical, congruence
+from eegtensor.tensor.cp import CP, canonical, congruence, rows_of
 from eegtensor.tensor.kernels import squared_norm, sweep_modes
 from eegtensor.tensor.tucker import start_factors
 
@@ -96,7 +96,7 @@ def nonnegative_cp(
         first = before.factors[0] * before.weights
         return _best(Z, [[first, *before.factors[1:]]], chosen, norm, 2, tol)
 
-    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol)
+    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol, rows=rows_of)
 
 
 def _check_modes(modes: Sequence[int] | None, ndim: int) -> frozenset[int]:
@@ -212,7 +212,7 @@ def hals(
     M : Tensor, shape (I, R)
     V : Tensor, shape (R, R) or (I, R, R)
     sweeps : int
-    low : float | None
+    low : float | Tensor, shape (R,) | None
         Smallest entry; by default not quite zero, since a column of zeros would
         never come back in an alternating scheme.
     """
@@ -220,11 +220,13 @@ def hals(
     diagonal = V.diagonal(dim1=-2, dim2=-1)
     steps = torch.where(diagonal > 0, 1.0 / diagonal.clamp_min(1e-300), 0.0)
     if low is None:
-        low = 1e-12 * M.abs().amax() * steps.amax()
-    floor = torch.as_tensor(low, dtype=A.dtype, device=A.device)
+        # Each column by its own scale: that of a nearly dead one would be far above
+        # the entries of all others.
+        low = 1e-12 * (M.abs() * steps).amax(dim=0)
+    floor = torch.as_tensor(low, dtype=A.dtype, device=A.device).expand(A.shape[1])
     for _ in range(sweeps):
         for r in range(A.shape[1]):
             modelled = (A * V[..., r]).sum(dim=-1) if V.ndim == 3 else A @ V[:, r]
             moved = A[:, r] + (M[:, r] - modelled) * steps[..., r]
-            A[:, r] = torch.maximum(moved, floor)
+            A[:, r] = torch.maximum(moved, floor[r])
     return A

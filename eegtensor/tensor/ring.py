@@ -12,11 +12,11 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import solve
-from eegtensor.tensor._missing import impute
+from eegtensor.tensor._missing import impute, squared_error
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import as_tensor
 from eegtensor.tensor.kernels import leading_vectors, split_modes, squared_norm
-from eegtensor.tensor.train import chain, check_links
+from eegtensor.tensor.train import chain, check_links, rows_of
 
 
 class TensorRing(NamedTuple):
@@ -124,7 +124,8 @@ def tensor_ring(
     if observed is None:
         cores = tr_svd(X, sizes) if first is None else list(first)
         return _fit(X, cores, total, ridge, max_iter, tol)
-    return impute(X, observed, model, max_iter=20 * max(max_iter, 1), tol=tol)
+    turns = 20 * max(max_iter, 1)
+    return impute(X, observed, model, max_iter=turns, tol=tol, rows=rows_of)
 
 
 def _check_start(
@@ -197,7 +198,10 @@ def _fit(
 
 
 def _error(X: Tensor, cores: Sequence[Tensor], total: float) -> float:
-    return squared_norm(X.reshape(-1) - close(cores)) / total
+    def estimate(part: slice) -> Tensor:
+        return close([cores[0][:, part], *cores[1:]]).reshape(X[part].shape)
+
+    return squared_error(X, None, estimate) / total
 
 
 def balance(cores: list[Tensor]) -> None:

@@ -114,7 +114,12 @@ def tensor_train(
     def model(Z: Tensor, before: TensorTrain | None) -> TensorTrain:
         return _fit(Z, limits, error, squared_norm(Z))
 
-    return impute(X, observed, model, max_iter=max_iter, tol=tol)
+    return impute(X, observed, model, max_iter=max_iter, tol=tol, rows=rows_of)
+
+
+def rows_of(model: Any, part: slice) -> Any:
+    """Return the train or ring of some entries of the first mode."""
+    return model._replace(cores=(model.cores[0][:, part], *model.cores[1:]))
 
 
 def check_links(ranks: Any, n: int) -> list[int | None]:

@@ -18,7 +18,6 @@ from eegtensor.tensor._shapes import as_tensor, check_ranks
 from eegtensor.tensor.kernels import (
     leading_vectors,
     mode_product,
-    peak_signs,
     project,
     squared_norm,
     sweep_projections,
@@ -132,7 +131,14 @@ def tucker(
         turns = max_iter if start is None else 1
         return _fit(Z, modes, sizes, init, turns, tol, start, squared_norm(Z))
 
-    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol)
+    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol, rows=_rows_of)
+
+
+def _rows_of(model: Tucker, part: slice) -> Tucker:
+    first, *others = model.factors
+    if first is None:
+        return model._replace(core=model.core[part])
+    return model._replace(factors=(first[part], *others))
 
 
 def _chosen(ranks: Any, ndim: int) -> list[int]:
@@ -242,15 +248,11 @@ def _fit_of(core: Tensor, total: float) -> float:
 def _canonical(
     core: Tensor, factors: list[Any], modes: Sequence[int]
 ) -> tuple[Tensor, list[Any]]:
-    """Return the same model with signs and order that do not depend on chance."""
+    """Return the same model with the columns of each factor by falling energy."""
     out = list(factors)
     for n in modes:
         slices = core.movedim(n, 0).reshape(core.shape[n], -1).double()
         order = slices.square().sum(dim=1).argsort(descending=True, stable=True)
-        U = factors[n][:, order]
-        sign = peak_signs(U)
-        out[n] = U * sign
-        shape = [1] * core.ndim
-        shape[n] = -1
-        core = core.index_select(n, order) * sign.view(shape)
+        out[n] = factors[n][:, order]
+        core = core.index_select(n, order)
     return core, out

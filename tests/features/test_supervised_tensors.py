@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from sklearn.cross_decomposition import PLSRegression
 from eegtensor import EEGTensorError
 from eegtensor.features import HODA, HOPLS, TuckerFeatures
 from eegtensor.tensor.hoda import hoda, trace_ratio
+from eegtensor.tensor.hopls import hopls
 
 
 @pytest.fixture
@@ -75,6 +78,43 @@ def test_the_ratio_never_falls(classes) -> None:
     assert (np.diff(ratios) >= -1e-12).all()
 
 
+def test_the_ratio_is_that_of_the_scatters(rng) -> None:
+    # Classes of unlike sizes, with a ridge; along the axis updated last.
+    codes = np.repeat([0, 1, 2], [30, 20, 7])
+    X = rng.standard_normal((57, 6, 7)) + rng.standard_normal((3, 6, 7))[codes]
+    model = hoda(X, codes, (2, 3), ridge=0.3)
+    Y = np.einsum("kij,ia->kja", X - X.mean(axis=0), model.factors[1])
+    means = np.stack([Y[codes == c].mean(axis=0) for c in range(3)])
+    between = np.einsum("kja,kla->jl", means[codes], means[codes])
+    within = np.einsum("kja,kla->jl", Y - means[codes], Y - means[codes])
+    within += 0.3 * np.trace(within) / 7 * np.eye(7)
+    U = model.factors[2]
+    wanted = np.trace(U.T @ between @ U) / np.trace(U.T @ within @ U)
+    assert model.ratio == pytest.approx(wanted, rel=1e-9)
+
+
+def test_axes_keep_the_directions_asked_for(classes) -> None:
+    X, y = classes
+    codes = (y == "right").astype(int)
+    factors = hoda(X, codes, (4, 1)).factors
+    assert [U.shape for U in factors[1:]] == [(8, 4), (10, 1)]
+    np.testing.assert_array_equal(
+        hoda(X, codes, np.int64(2)).core, hoda(X, codes, 2).core
+    )
+    nothing = hoda(np.zeros_like(X), codes, 2)
+    assert nothing.ratio == 0.0
+
+
+def test_fit_is_the_relative_error_with_and_without_a_mean(classes) -> None:
+    X, y = classes
+    for center in (True, False):
+        found = HODA(3, n_selected=4, center=center).fit(X + 2.0, y)
+        back = found.inverse_transform(found.train_scores_) - found.mean_
+        about = X + 2.0 - found.mean_
+        error = np.linalg.norm(back - about) / np.linalg.norm(about)
+        assert found.fit_ == pytest.approx(1 - error)
+
+
 def test_selected_cells_are_the_best_ones(classes) -> None:
     X, y = classes
     few, every = HODA(3, n_selected=2).fit(X, y), HODA(3).fit(X, y)
@@ -97,6 +137,27 @@ def test_with_whole_blocks_it_is_partial_least_squares(rng) -> None:
         np.testing.assert_allclose(ours.predict(Z), wanted, atol=1e-8)
     scores = ours.train_scores_
     np.testing.assert_allclose(scores.T @ scores, np.eye(3), atol=1e-10)
+
+
+def test_hopls_weights_give_the_latent_vectors_of_low_rank_blocks(rng) -> None:
+    X, Y = rng.standard_normal((40, 6, 7)), rng.standard_normal((40, 2))
+    X, Y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    model = hopls(X, Y, 4, 2)
+    np.testing.assert_allclose(np.linalg.norm(model.scores, axis=0), 1.0)
+    found = np.einsum("kij,rij->kr", X, model.weights)
+    np.testing.assert_allclose(found, model.scores, atol=1e-12)
+    assert all(np.linalg.matrix_rank(P) == 2 for P in model.patterns)
+    # Each block takes its part of the target off: what is left is not seen again.
+    rest = Y.copy()
+    for t, q in zip(model.scores.T, model.loadings, strict=True):
+        np.testing.assert_allclose(q, t @ rest, atol=1e-12)
+        rest -= np.outer(t, q)
+    estimator = HOPLS(4, ranks=2).fit(X, Y[:, 0])
+    said = estimator.predict(X)
+    single = hopls(X, Y[:, :1], 4, 2)
+    np.testing.assert_allclose(said, (single.scores @ single.loadings)[:, 0])
+    left = np.linalg.norm(X - np.einsum("kr,rij->kij", single.scores, single.patterns))
+    assert estimator.fit_ == pytest.approx(1 - left / np.linalg.norm(X))
 
 
 def test_hopls_of_classes(classes) -> None:
@@ -135,6 +196,28 @@ def test_low_rank_blocks_beat_plain_partial_least_squares(rng) -> None:
     assert ours > plain + 0.1
 
 
+def test_a_trial_with_holes_and_a_copy(classes) -> None:
+    X, y = classes
+    hole = X[:3].copy()
+    hole[0, :2], hole[2, 3, 4] = np.nan, np.nan
+    seen = ~np.isnan(hole)
+    for extractor in (HODA(2), HOPLS(2, ranks=2)):
+        fitted = extractor.fit(X, y)
+        found = fitted.transform(hole)
+        np.testing.assert_allclose(found[1], fitted.transform(X[:3])[1], rtol=1e-10)
+        n = found.shape[1]
+        D = (fitted.inverse_transform(np.eye(n)) - fitted.mean_).reshape(n, -1)
+        for i in (0, 2):
+            cells, about = seen[i].ravel(), (hole[i] - fitted.mean_).ravel()
+            wanted = np.linalg.lstsq(D[:, cells].T, about[cells], rcond=None)[0]
+            if isinstance(extractor, HOPLS):
+                about[~cells] = (wanted @ D)[~cells]
+                wanted = fitted.weights_.reshape(n, -1) @ about
+            np.testing.assert_allclose(found[i], wanted, rtol=1e-6, atol=1e-8)
+        twin = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(twin.transform(X), fitted.transform(X))
+
+
 def test_what_cannot_be_done_says_so(classes) -> None:
     X, y = classes
     with pytest.raises(EEGTensorError, match="needs class labels"):
@@ -146,6 +229,10 @@ def test_what_cannot_be_done_says_so(classes) -> None:
     for extractor in (HODA(2), HOPLS(2)):
         with pytest.raises(EEGTensorError, match="restore them first"):
             extractor.fit(hole, y)
+    with pytest.raises(EEGTensorError, match="negative numbers"):
+        hoda(X, (y == "right").astype(int) - 1, 2)
+    with pytest.raises(EEGTensorError, match="have 0, 120 trials"):
+        hoda(X, np.ones(120, int), 2)
     with pytest.raises(EEGTensorError, match="n_selected"):
         HODA(2, n_selected=0).fit(X, y)
     with pytest.raises(EEGTensorError, match="No cell of X varies"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from _planted import cp_tensor, match, noisy
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -117,6 +118,20 @@ class TestLaws:
         rest = (back - X)[holes]
         assert (rest**2).sum() < 0.35 * ((X - X.mean(axis=0))[holes] ** 2).sum()
 
+    def test_a_cell_that_no_training_trial_has(self, extractor, planted) -> None:
+        # A mean is not known there, so that new trials' values say nothing.
+        if not extractor.get_params().get("center", False):
+            pytest.skip("nothing is taken off")
+        X = planted["X"] + 10.0
+        X[:40, 2, 3] = np.nan
+        fitted = clone(extractor).fit(X[:40])
+        hole = X[40:44].copy()
+        hole[:, 2, 3] = np.nan
+        np.testing.assert_array_equal(
+            fitted.transform(X[40:44]), fitted.transform(hole)
+        )
+        assert fitted.score(X[40:44]) == fitted.score(hole)
+
     def test_one_trial_travels_names_and_frames(self, extractor, planted) -> None:
         X = planted["X"]
         fitted = clone(extractor).fit(X)
@@ -142,6 +157,19 @@ class TestLaws:
     def test_the_same_seed_gives_the_same_bits(self, extractor, planted) -> None:
         one, two = (clone(extractor).fit(planted["X"]) for _ in range(2))
         np.testing.assert_array_equal(one.train_scores_, two.train_scores_)
+
+    def test_tensors_and_masked_arrays(self, extractor, planted) -> None:
+        X = planted["X"]
+        fitted = clone(extractor).fit(X[:40])
+        tensor = torch.from_numpy(X[40:]).requires_grad_()
+        np.testing.assert_array_equal(
+            fitted.transform(tensor), fitted.transform(X[40:])
+        )
+        mask = np.random.default_rng(1).random(X[40:].shape) < 0.1
+        np.testing.assert_array_equal(
+            fitted.transform(np.ma.MaskedArray(X[40:], mask)),
+            fitted.transform(np.where(mask, np.nan, X[40:])),
+        )
 
     def test_what_cannot_be_done_says_so(self, extractor, planted) -> None:
         X = planted["X"]

@@ -10,6 +10,7 @@ from _planted import cp_tensor, match, noisy
 import eegtensor.tensor as T
 from eegtensor import EEGTensorError
 from eegtensor.tensor._alternate import alternate, solve
+from eegtensor.tensor.cp import congruence
 
 
 def planted(shape, rank, rng) -> list[np.ndarray]:
@@ -117,8 +118,9 @@ def test_missing_cells(share: float, rng) -> None:
 
 
 def test_a_full_mask_changes_nothing(rng) -> None:
-    X = noisy(cp_tensor(planted((6, 7, 8), 2, rng)), 10.0, rng)
-    plain = [torch.randn(s, 2, generator=torch.Generator().manual_seed(s)).double()
+    # More pairs of columns than are worked on at a time.
+    X = noisy(cp_tensor(planted((6, 7, 8), 6, rng)), 10.0, rng)
+    plain = [torch.randn(s, 6, generator=torch.Generator().manual_seed(s)).double()
              for s in X.shape]  # fmt: skip
     masked = [U.clone() for U in plain]
     total = float((X**2).sum())
@@ -154,6 +156,17 @@ def test_degeneracy_is_seen() -> None:
     assert T.cp(X, 1).congruence == 0.0
 
 
+def test_congruence_is_the_product_of_cosines(rng) -> None:
+    factors = planted((5, 6, 7), 3, rng)
+    product = np.ones((3, 3))
+    for U in factors:
+        unit = U / np.linalg.norm(U, axis=0)
+        product *= unit.T @ unit
+    wanted = np.abs(product[np.triu_indices(3, 1)]).max()
+    found = congruence([torch.from_numpy(U) for U in factors])
+    assert found == pytest.approx(wanted)
+
+
 def test_the_solver_of_a_singular_system(rng) -> None:
     A = torch.from_numpy(rng.standard_normal((4, 2)))
     V = A.mT @ A
@@ -164,12 +177,28 @@ def test_the_solver_of_a_singular_system(rng) -> None:
     torch.testing.assert_close(found @ V, M)
 
 
+def test_the_ridge_is_relative_to_the_normal_matrix(rng) -> None:
+    B = torch.from_numpy(rng.standard_normal((9, 3)))
+    V, M = B.mT @ B, torch.from_numpy(rng.standard_normal((5, 3)))
+    mu = 0.1 * V.diagonal().mean()
+    wanted = M @ torch.linalg.inv(V + mu * torch.eye(3).double())
+    torch.testing.assert_close(solve(V, M, 0.1), wanted)
+    each = solve(V.expand(5, 3, 3), M, 0.1)
+    torch.testing.assert_close(each, wanted)
+    torch.testing.assert_close(solve(1e-12 * V, 1e-12 * M, 0.1), wanted)
+
+
 def test_what_cannot_be_done_says_so(rng) -> None:
     X = rng.standard_normal((4, 5, 6))
     with pytest.raises(EEGTensorError, match="whole number"):
         T.cp(X, 2.5)
     with pytest.raises(EEGTensorError, match="1 or more starts"):
         T.cp(X, 2, n_init=0)
+    with pytest.raises(EEGTensorError, match=r"complex128.*real numbers"):
+        T.cp(X * 1j, 2)
+    for scale in (1e170, 1e-170):
+        with pytest.raises(EEGTensorError, match="in another unit"):
+            T.cp(scale * X, 2)
     with pytest.raises(EEGTensorError, match="random_state"):
         T.cp(X, 2, random_state="seed")
 

@@ -54,6 +54,24 @@ def test_the_fit_is_that_of_the_reconstruction_and_never_falls(rng) -> None:
     assert model.fit == pytest.approx(1 - error, abs=1e-9)
 
 
+def test_a_dead_column_lifts_no_other() -> None:
+    M = torch.tensor([[1.0, 1e-9], [2.0, -1e-9]], dtype=torch.float64)
+    V = torch.diag(torch.tensor([1.0, 1e-16], dtype=torch.float64))
+    found = hals(torch.ones(2, 2).double(), M, V)
+    np.testing.assert_allclose(found[:, 0], [1.0, 2.0])
+    # Far above zero only by the column's own measure, of ten to the seventh.
+    assert 0 < float(found[1, 1]) < 1e-4
+
+
+def test_more_components_than_there_are_do_no_harm() -> None:
+    # Sparse factors: columns in excess die within a few sweeps.
+    rng = np.random.default_rng(2)
+    sparse = [rng.random((n, 2)) * (rng.random((n, 2)) > 0.6) for n in (10, 11, 12)]
+    X = cp_tensor(sparse)
+    fits = [T.nonnegative_cp(X, 10, max_iter=k, tol=0.0).fit for k in (1, 3, 10)]
+    assert fits[0] > 0 and (np.diff(fits) >= -1e-6).all()
+
+
 def test_as_good_as_tensorly(rng) -> None:
     pytest.importorskip("tensorly")
     from tensorly.decomposition import non_negative_parafac_hals

@@ -97,6 +97,12 @@ def test_a_rank_of_one_that_closes_it_is_a_train(rng) -> None:
     )
 
 
+def test_singular_vectors_of_enough_ranks_are_exact(rng) -> None:
+    X = rng.standard_normal((6, 7, 8, 5))
+    cores = T.tensor_ring(X, (2, 3, 21, 10), max_iter=0).cores
+    np.testing.assert_allclose(ring_tensor(list(cores)), X, atol=1e-10)
+
+
 def test_turned_cores_are_the_turned_tensor(rng) -> None:
     cores = planted_cores(rng)
     X = ring_tensor(cores)

@@ -94,6 +94,19 @@ def test_hosvd_is_each_modes_own(rng) -> None:
         np.testing.assert_allclose(np.linalg.svd(U.T @ V)[1], 1.0, atol=1e-10)
 
 
+def test_columns_are_in_order_of_the_cores_energy() -> None:
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((7, 8, 9))
+    for init, max_iter in (("hosvd", 0), ("st-hosvd", 0), ("st-hosvd", 50)):
+        model = T.tucker(X, (4, 5, 6), init=init, max_iter=max_iter)
+        core = np.einsum("abc,ax,by,cz->xyz", X, *model.factors)
+        np.testing.assert_allclose(model.core, core, atol=1e-12)
+        for n, U in enumerate(model.factors):
+            energy = (np.moveaxis(core, n, 0).reshape(U.shape[1], -1) ** 2).sum(axis=1)
+            assert (np.diff(energy) <= 1e-12).all()
+            assert (U[np.abs(U).argmax(axis=0), np.arange(U.shape[1])] > 0).all()
+
+
 def test_ranks_by_energy(rng) -> None:
     X = planted((8, 9, 10), (2, 3, 4), rng)
     assert T.tucker(X, energy=1 - 1e-12).core.shape == (2, 3, 4)

@@ -1,0 +1,114 @@
+"""Memory of every decomposition, and imputation as its definition says."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import eegtensor.tensor as T
+from eegtensor.tensor import kernels
+from eegtensor.tensor._missing import impute
+from eegtensor.tensor.hoda import hoda
+from eegtensor.tensor.hopls import hopls
+from eegtensor.tensor.tucker import Tucker
+
+SHAPE = (20, 14, 12, 30)
+DECOMPOSITIONS: dict[str, Any] = {
+    "cp": lambda X: T.cp(X, 6, max_iter=2, n_init=1),
+    "nonnegative_cp": lambda X: T.nonnegative_cp(X, 6, max_iter=2, tol=0.1),
+    "tucker": lambda X: T.tucker(X, 6, max_iter=2, tol=0.1),
+    "tensor_train": lambda X: T.tensor_train(X, 6, max_iter=5),
+    "tensor_ring": lambda X: T.tensor_ring(X, 3, max_iter=2, tol=0.1),
+    "hoda": lambda X: hoda(X, torch.arange(20) % 2, 3, max_iter=2),
+    "hopls": lambda X: hopls(X, torch.arange(20.0)[:, None], 2, 3),
+}
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of all tensors alive that operations made, at their highest."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.given = given.untyped_storage().data_ptr()
+        self.alive: dict[int, tuple[weakref.ref, int, int]] = {}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for item in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(item, torch.Tensor):
+                storage = item.untyped_storage()
+                self.alive[id(item)] = (
+                    weakref.ref(item),
+                    storage.data_ptr(),
+                    storage.nbytes(),
+                )
+        self.alive = {k: v for k, v in self.alive.items() if v[0]() is not None}
+        sizes = {at: size for _, at, size in self.alive.values() if at != self.given}
+        self.bytes = max(self.bytes, sum(sizes.values()))
+        return out
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("name", DECOMPOSITIONS)
+def test_three_times_the_input_is_enough(name: str, missing, rng, monkeypatch) -> None:
+    if missing and name in ("hoda", "hopls"):
+        pytest.skip("these take no missing cells")
+    X = torch.from_numpy(rng.random(SHAPE))
+    if missing:
+        X[torch.from_numpy(rng.random(SHAPE) < 0.3)] = torch.nan
+    monkeypatch.setattr(kernels, "_PIECE", 20_000)
+    before = X.clone()
+    with Peak(X) as peak:
+        DECOMPOSITIONS[name](X)
+    assert peak.bytes < 3 * X.nbytes
+    torch.testing.assert_close(X, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_mask_leaves_the_array_as_it_was(rng) -> None:
+    X = rng.random((5, 6, 7))
+    mask, before = rng.random(X.shape) > 0.3, X.copy()
+    for model in (T.cp, T.tucker, T.tensor_train, T.tensor_ring, T.nonnegative_cp):
+        model(X, 2, mask=mask)
+        np.testing.assert_array_equal(X, before)
+
+
+def test_missing_cells_take_the_values_of_the_model(rng) -> None:
+    # Plain turns with a model that can be written down: the mean of each row.
+    X = torch.from_numpy(rng.standard_normal((19, 6)))
+    observed = torch.from_numpy(rng.random(X.shape) > 0.3)
+    seen: list[torch.Tensor] = []
+
+    def model(Z: torch.Tensor, before: Tucker | None) -> Tucker:
+        seen.append(Z.clone())
+        ones = torch.ones(6, 1, dtype=Z.dtype)
+        return Tucker(Z.mean(dim=1, keepdim=True), (None, ones), 0.0, 0)
+
+    def rows(m: Tucker, part: slice) -> Tucker:
+        return m._replace(core=m.core[part])
+
+    zeros = X.where(observed, torch.tensor(0.0).double())
+    found = impute(zeros.clone(), observed, model, max_iter=200, tol=1e-12, rows=rows)
+    count = observed.sum(dim=1)
+    wanted = (X * observed).sum(dim=1) / count.clamp_min(1)
+    # The fit settles to 1e-12, its argument to the root of that.
+    kept = count > 0
+    torch.testing.assert_close(found.core[kept, 0], wanted[kept], rtol=0, atol=1e-5)
+    for Z in seen:
+        torch.testing.assert_close(Z[observed], X[observed], rtol=0, atol=0)
+    # The start: means of observed cells over the first mode.
+    means = (X * observed).sum(dim=0) / observed.sum(dim=0)
+    torch.testing.assert_close(seen[0][~observed], means.expand_as(X)[~observed])
+    first = seen[0].mean(dim=1, keepdim=True).expand_as(X)
+    torch.testing.assert_close(seen[1][~observed], first[~observed])
+    # Observed cells alone count, before the others agree with the model too.
+    once = impute(zeros, observed, model, max_iter=1, tol=0.0, rows=rows)
+    rest = (X - once.core) * observed
+    assert once.fit == pytest.approx(1 - float(rest.norm() / (X * observed).norm()))
+    error = ((X - wanted[:, None]) * observed).norm() / (X * observed).norm()
+    assert found.fit == pytest.approx(1 - float(error))
