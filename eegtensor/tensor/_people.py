@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import EEGTensorError, fail
+from eegtensor._check import EEGTensorError, fail, listing
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor._shapes import as_tensor
@@ -41,6 +41,18 @@ class People(NamedTuple):
     total: float
 
 
+def as_list(given: Any, name: str) -> list[Any]:
+    """Return slices, or people's tensors, as a list, or raise."""
+    parts = list(given) if hasattr(given, "__len__") else []
+    if not parts or not all(isinstance(X, np.ndarray | Tensor) for X in parts):
+        kinds = listing(sorted({type(X).__name__ for X in parts})) or "nothing"
+        fail(
+            f"{name} is {type(given).__name__} of {kinds}",
+            fix="give a list of one or more NumPy arrays or tensors",
+        )
+    return parts
+
+
 def read_people(
     given: Sequence[Any], n: int, weights: Sequence[float] | None, *, ndim: int = 2
 ) -> People:
@@ -66,6 +78,9 @@ def read_people(
         scale.append(float((shares[s] / norm) ** 0.5) if norm > 0 else 1.0)
         parts.append(X * scale[s])
         observed.append(seen)
+    # One of single precision would not multiply with one of double.
+    dtype = max((X.dtype for X in parts), key=lambda kind: kind.itemsize)
+    parts = [X.to(dtype) for X in parts]
     total = sum(squared_norm(X) for X in parts)
     if all(seen is None for seen in observed):
         return People(parts, None, scale, total)
@@ -80,9 +95,15 @@ def check_shared(parts: Sequence[Tensor], shared: Sequence[int]) -> tuple[int, .
     """Return sorted modes whose sizes agree in all tensors, or raise."""
     N = parts[0].ndim
     if any(X.ndim != N for X in parts):
-        fail(f"Tensors have {[X.ndim for X in parts]} axes, not one number")
+        fail(
+            f"Tensors have {[X.ndim for X in parts]} axes, not one number",
+            fix="give tensors of the same axes, such as trials x channels x times",
+        )
     if any(not -N <= n < N for n in shared):
-        fail(f"shared={tuple(shared)} for tensors of {N} modes")
+        fail(
+            f"shared={tuple(shared)} for tensors of {N} modes",
+            fix=f"name modes from 0 to {N - 1}",
+        )
     modes = tuple(sorted({n % N for n in shared}))
     if not modes:
         fail("shared is empty", fix="name one mode or more that the tensors share")
@@ -128,12 +149,16 @@ def joint_vectors(parts: Sequence[Tensor], mode: int, rank: int) -> Tensor:
 def impute_people(
     people: People,
     model: Callable[[list[Tensor], Any], Any],
-    rebuild: Callable[[Any], list[Tensor]],
+    rebuild: Callable[[Any], Iterable[Tensor]],
     *,
     max_iter: int,
     tol: float,
 ) -> Any:
-    """Return a model of the observed cells of all tensors; see `impute`."""
+    """Return a model of the observed cells of all tensors; see `impute`.
+
+    `rebuild` may make one tensor after the other. `people.parts` become views of
+    one vector, zero again where missing.
+    """
     assert people.observed is not None
     shapes = [X.shape for X in people.parts]
 
@@ -144,14 +169,24 @@ def impute_people(
     def join(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([X.reshape(-1) for X in parts])
 
-    return impute(
-        join(people.parts),
-        join(people.observed),
-        lambda flat, before: model(split(flat), before),
+    def estimate(found: Any) -> Tensor:
+        out = torch.empty_like(flat)
+        for view, E in zip(split(out), rebuild(found), strict=True):
+            view.copy_(E)
+        return out
+
+    flat, seen = join(people.parts), join(people.observed)
+    people.parts[:] = split(flat)
+    found = impute(
+        flat,
+        seen,
+        lambda Z, before: model(split(Z), before),
         max_iter=max_iter,
         tol=tol,
-        reconstruct=lambda found: join(rebuild(found)),
+        reconstruct=estimate,
     )
+    flat.mul_(seen)
+    return found
 
 
 def relative_fits(

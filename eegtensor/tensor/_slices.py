@@ -1,9 +1,11 @@
-"""Steps of PARAFAC2: slices as one batch, projections, scores, canonical form."""
+"""Steps of PARAFAC2: slices in groups, projections, sweeps.
+
+Starts are the first axis: A is (S, K, R), B (S, R, R), C (S, J, R).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,32 +13,69 @@ from torch import Tensor
 
 from eegtensor._check import EEGTensorError, fail
 from eegtensor.geometry._batched_eigh import eigh
-from eegtensor.tensor._alternate import balance_columns, solve
+from eegtensor.tensor._alternate import solve
 from eegtensor.tensor._shapes import as_tensor, normal
-from eegtensor.tensor.kernels import gram, squared_norm
 
 # Weight of the last projection in the next one: settles directions without data.
 _INERTIA = 1e-6
+# Squared directions of a projection below this share of the largest are rounding.
+_ROUNDING = 1e-11
+# Cells worked through at a time: copies stay small beside the slices.
+_CELLS = 200_000
+
+
+class Group(NamedTuple):
+    """Neighbouring slices: what PARAFAC2 needs of them is X' X if nothing is missing.
+
+    Attributes
+    ----------
+    grams : Tensor, shape (k, J, J), float64
+        Of the slices with zero for missing cells.
+    norms : Tensor, shape (k,), float64
+        Squared norms.
+    Z : Tensor, shape (k, m, J) | None
+        The slices, zero where missing and beyond their end; None if none is missing.
+    observed : Tensor of bool, shape (k, m, J) | None
+        True beyond the end.
+    """
+
+    grams: Tensor
+    norms: Tensor
+    Z: Tensor | None = None
+    observed: Tensor | None = None
 
 
 class Slices(NamedTuple):
-    """Slices as one batch: compressed to J rows where nothing is missing.
+    """All slices: those that miss nothing first, then the others, each by length.
 
     Attributes
     ----------
     parts : list of Tensor, shape (I_k, J)
         Zero where missing.
-    Z : Tensor, shape (K, m, J), float64
-        Any rows with the same inner products as the slice's, then zeros.
-    observed : Tensor of bool, shape (K, m, J) | None
-    norms : Tensor, shape (K,)
-        Squared norms.
+    order : list of int
+        The number with which each was given.
+    groups : list of Group
     """
 
     parts: list[Tensor]
-    Z: Tensor
-    observed: Tensor | None
-    norms: Tensor
+    order: list[int]
+    groups: list[Group]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of slices in each group."""
+        return [len(group.norms) for group in self.groups]
+
+    @property
+    def filled(self) -> Group:
+        """All slices as if zero were the value of missing cells."""
+        columns = [[g.grams for g in self.groups], [g.norms for g in self.groups]]
+        return Group(*(torch.cat(parts) for parts in columns))
+
+    @property
+    def as_given(self) -> list[int]:
+        """Where the slices given first, second, ... are."""
+        return sorted(range(len(self.order)), key=self.order.__getitem__)
 
 
 def read_slices(given: Sequence[Tensor], n: int, rank: int) -> Slices:
@@ -62,31 +101,52 @@ def read_slices(given: Sequence[Tensor], n: int, rank: int) -> Slices:
                 why="Its time courses cannot have the common inner products",
                 fix="lower the rank or drop the slice",
             )
-    norms = torch.tensor([squared_norm(X) for X in parts], dtype=torch.float64)
-    norms = norms.to(parts[0].device)
-    if all(found is None for found in seen):
-        return Slices(parts, _compress(parts, rank), None, norms)
-    longest = max(len(X) for X in parts)
-    Z = torch.zeros(n, longest, parts[0].shape[1], dtype=torch.float64).to(norms.device)
-    observed = torch.ones_like(Z, dtype=torch.bool)
-    for k, X in enumerate(parts):
-        Z[k, : len(X)] = X
-        found = seen[k]
-        if found is not None:
-            observed[k, : len(X)] = found
-    return Slices(parts, Z, observed, norms)
+    order = sorted(range(n), key=lambda k: (seen[k] is not None, len(parts[k])))
+    n_whole = sum(found is None for found in seen)
+    parts, seen = [parts[k] for k in order], [seen[k] for k in order]
+    whole, groups = [], []
+    for first, last in runs(parts, n_whole):
+        if first < n_whole:
+            whole.append(_inner_products(stacked(parts[first:last])))
+            continue
+        Z = stacked(parts[first:last])
+        observed = torch.ones_like(Z, dtype=torch.bool)
+        for at in range(first, last):
+            X, found = parts[at], seen[at]
+            assert found is not None
+            observed[at - first, : len(X)] = found
+            # A view, so that the copy that was checked can go.
+            parts[at], seen[at] = Z[at - first, : len(X)], None
+        groups.append(Group(*_inner_products(Z), Z, observed))
+    if whole:
+        columns = zip(*whole, strict=True)
+        groups.insert(0, Group(*(torch.cat(blocks) for blocks in columns)))
+    return Slices(parts, order, groups)
 
 
-def _compress(parts: list[Tensor], rank: int) -> Tensor:
-    """Return T_k with T_k' T_k = X_k' X_k, (K, max(J, rank), J)."""
-    J = parts[0].shape[1]
-    values, vectors = eigh(torch.stack([gram(X, 1) for X in parts]))
-    scale = values.flip(-1).clamp_min(0.0).sqrt()
-    # A slice of fewer rows than J has no more directions than rows.
-    rows = torch.tensor([len(X) for X in parts], device=scale.device)
-    scale = scale * (torch.arange(J, device=scale.device) < rows[:, None])
-    T = scale[:, :, None] * vectors.flip(-1).mT
-    return torch.nn.functional.pad(T, (0, 0, 0, max(0, rank - J)))
+def runs(parts: Sequence[Tensor], n_whole: int) -> Iterator[tuple[int, int]]:
+    """Yield bounds of neighbours that have `_CELLS` cells or less, or are alone."""
+    first = 0
+    for at, X in enumerate(parts):
+        full = (at + 1 - first) * X.numel() > _CELLS or at == n_whole
+        if full and at > first:
+            yield first, at
+            first = at
+    yield first, len(parts)
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Return slices as one batch with zeros beyond their ends."""
+    if len(parts) == 1:
+        return parts[0][None]
+    dtype = max((X.dtype for X in parts), key=lambda kind: kind.itemsize)
+    return torch.nn.utils.rnn.pad_sequence([X.to(dtype) for X in parts], True)
+
+
+def _inner_products(Z: Tensor) -> tuple[Tensor, Tensor]:
+    Z = Z.double()
+    grams = Z.mT @ Z
+    return grams, grams.diagonal(dim1=1, dim2=2).sum(dim=1)
 
 
 def polar(M: Tensor, before: Tensor) -> Tensor:
@@ -107,156 +167,107 @@ def polar(M: Tensor, before: Tensor) -> Tensor:
     return P
 
 
-def modelled(P: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    return P @ ((B * A[:, None, :]) @ C.mT)
+def modelled(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """Return B diag(a_k) C' of each start and slice, (S, K, R, J)."""
+    S, K, R = A.shape
+    rows = (A[:, :, None, :] * B[:, None]).flatten(1, 2)
+    return (rows @ C.mT).view(S, K, R, -1)
 
 
-def first_state(Z: Tensor, rank: int, start: int, random: Any) -> list[Tensor]:
-    K, m, J = Z.shape
-    P = torch.eye(m, rank, dtype=Z.dtype, device=Z.device).expand(K, m, rank)
-    A = torch.ones(K, rank, dtype=Z.dtype, device=Z.device)
-    B = torch.eye(rank, dtype=Z.dtype, device=Z.device)
-    if start == 0:
-        C = eigh(torch.einsum("kmi,kmj->ij", Z, Z))[1].flip(-1)[:, :rank]
-        if rank > J:
-            C = torch.cat([C, normal((J, rank - J), random).to(C)], dim=1)
-        return [P, A, B, C]
-    A = A + 0.1 * normal((K, rank), random).to(Z)
-    return [P, A, B, normal((J, rank), random).to(Z)]
+def project(group: Group, N: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Y = P' X for the P that are best for models P N, and these.
 
+    Parameters
+    ----------
+    group : Group
+    N : Tensor, shape (S, k, R, J)
+    P : Tensor, shape (S, k, m, R) | (S, 0)
+        The last ones, which fill missing cells; nothing where none is missing.
 
-def settle_scores(
-    data: Slices,
-    B: Tensor,
-    C: Tensor,
-    A: Tensor,
-    P: Tensor,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Alternate A and P for fixed B and C; return also each squared error.
-
-    A slice that has settled stays as it is: it does not depend on the others.
+    Returns
+    -------
+    Y : Tensor, shape (S, k, R, J)
+    P : Tensor
+        As given where no cell is missing.
     """
-    H = (B.mT @ B) * (C.mT @ C)
-    errors = torch.full_like(data.norms, torch.inf)
-    live = torch.ones_like(errors, dtype=torch.bool)
-    for _ in range(max_iter):
-        Z = data.Z
-        if data.observed is not None:
-            Z = torch.where(data.observed, Z, modelled(P, A, B, C))
-        P_next = polar(Z @ ((C * A[:, None, :]) @ B.mT), P)
-        right = ((P_next.mT @ Z @ C) * B).sum(dim=1)
-        A_next = solve(H, right, 1e-12)
-        if data.observed is None:
-            found = data.norms - (A_next * (2.0 * right - A_next @ H)).sum(dim=1)
-        else:
-            rest = data.Z - modelled(P_next, A_next, B, C)
-            found = torch.where(data.observed, rest, 0.0).square().sum(dim=(1, 2))
-        A = torch.where(live[:, None], A_next, A)
-        P = torch.where(live[:, None, None], P_next, P)
-        gain = errors - found
-        errors = torch.where(live, found, errors)
-        live = live & (gain > tol * data.norms)
-        if not bool(live.any()):
-            break
-    return A, P, errors.clamp_min(0.0)
+    if group.Z is not None:
+        return _project_filled(group, N, P)
+    S, k, R, J = N.shape
+    rows = N.transpose(0, 1).reshape(k, S * R, J)
+    inner = torch.bmm(rows, group.grams).view(k * S, R, J)
+    # P = X N' (N X' X N')^-1/2, and nothing along directions without data.
+    values, vectors = eigh(inner @ rows.reshape(k * S, R, J).mT)
+    weak = values <= _ROUNDING * values[:, -1:]
+    root = torch.where(weak, 0.0, torch.where(weak, 1.0, values).rsqrt())
+    Y = ((vectors * root[:, None, :]) @ vectors.mT) @ inner
+    return Y.view(k, S, R, J).transpose(0, 1), P
 
 
-def rescore(
-    data: Slices,
-    B: Tensor,
-    C: Tensor,
-    A: Tensor,
-    P: Tensor,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `settle_scores`, and no flip of one component's sign is better.
-
-    The signs of a slice's scores never cross zero by themselves: they are minima
-    of their own.
-    """
-    A, P, errors = settle_scores(data, B, C, A, P, max_iter, tol)
-    for r in range(A.shape[1] if A.shape[1] > 1 else 0):
-        flip = torch.ones_like(A[0])
-        flip[r] = -1.0
-        tried = settle_scores(data, B, C, A * flip, P, max_iter // 8, tol)
-        better = tried[2] < errors - tol * data.norms
-        A = torch.where(better[:, None], tried[0], A)
-        P = torch.where(better[:, None, None], tried[1], P)
-    return settle_scores(data, B, C, A, P, max_iter, tol)
+def _project_filled(group: Group, N: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
+    assert group.Z is not None and group.observed is not None
+    Z = group.Z.double()
+    Y, P_next = torch.empty_like(N), torch.empty_like(P)
+    step = max(1, _CELLS // Z.numel())
+    for at in range(0, len(N), step):
+        some = slice(at, at + step)
+        filled = torch.where(group.observed, Z, P[some] @ N[some])
+        P_next[some] = polar(filled @ N[some].mT, P[some])
+        Y[some] = P_next[some].mT @ filled
+    return Y, P_next
 
 
-def canonical_form(
-    A: Tensor, B: Tensor, C: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return A, B, C in one form, and what it does to P: columns, slices' signs."""
-    sizes = B.norm(dim=0), C.norm(dim=0)
-    B, C = (
-        U / torch.where(size > 0, size, 1.0)
-        for U, size in zip((B, C), sizes, strict=True)
-    )
-    A = A * (sizes[0] * sizes[1])
-    order = A.norm(dim=0).argsort(descending=True, stable=True)
-    A, B, C = A[:, order], B[:, order], C[:, order]
-    largest = C.gather(0, C.abs().argmax(dim=0, keepdim=True))[0]
-    flip = torch.where(largest < 0, -1.0, 1.0).to(C)
-    C, A = C * flip, A * flip
-    # Signs s t' of a matrix s t' * |A| are those of its first singular vectors.
-    first = eigh(A.mT @ A)[1][:, -1]
-    columns = torch.where(first < 0, -1.0, 1.0).to(A)
-    A, B, sign = A * columns, B * columns, torch.ones_like(A[:, 0])
-    # Each turn raises the sum of A or changes nothing.
-    for _ in range(10):
-        rows = torch.where(A.sum(dim=1) < 0, -1.0, 1.0).to(A)
-        A, sign = A * rows[:, None], sign * rows
-        columns = torch.where(A.sum(dim=0) < 0, -1.0, 1.0).to(A)
-        A, B = A * columns, B * columns
-    # P B = (P O) (O' B) for every rotation O: the polar one makes O' B symmetric.
-    turn = polar(B, torch.eye(len(B), dtype=B.dtype, device=B.device))
-    B = turn.mT @ B
-    return A, 0.5 * (B + B.mT), C, turn, sign
+def errors(group: Group, Y: Tensor, N: Tensor, P: Tensor) -> Tensor:
+    """Return squared errors of models P N over the observed cells, (S, k)."""
+    if group.Z is None or group.observed is None:
+        return group.norms - ((2.0 * Y - N) * N).sum(dim=(2, 3))
+    Z = group.Z.double()
+    step = max(1, _CELLS // Z.numel())
+    found = []
+    for at in range(0, len(N), step):
+        rest = Z - P[at : at + step] @ N[at : at + step]
+        found.append((rest * group.observed).square().sum(dim=(2, 3)))
+    return torch.cat(found)
 
 
-def project_parts(
-    data: Slices, A: Tensor, B: Tensor, C: Tensor, P: Tensor
-) -> tuple[Tensor, ...]:
-    """Return the projections of the slices themselves, shapes (I_k, R)."""
-    if data.observed is not None:
-        return tuple(P[k, : len(X)].to(X.dtype) for k, X in enumerate(data.parts))
-    groups = defaultdict(list)
-    for k, X in enumerate(data.parts):
-        groups[len(X)].append(k)
-    found: dict[int, Tensor] = {}
-    for size, members in groups.items():
-        eye = torch.eye(size, len(B), dtype=B.dtype, device=B.device)
-        W = (C * A[members][:, None, :]) @ B.mT
-        M = torch.stack(
-            [data.parts[k].double() @ w for k, w in zip(members, W, strict=True)]
-        )
-        found |= dict(zip(members, polar(M, eye), strict=True))
-    return tuple(found[k].to(X.dtype) for k, X in enumerate(data.parts))
+def first_projection(group: Group, N: Tensor) -> Tensor:
+    """Return P of models N for missing cells that are zero; see `project`."""
+    if group.Z is None:
+        return N.new_empty(len(N), 0)
+    eye = torch.eye(group.Z.shape[1], N.shape[2]).to(N)
+    M = group.Z.double() @ N.mT
+    return polar(M, polar(M, eye))
 
 
-def sweep_slices(
-    Y: Tensor, factors: list[Tensor], total: float, ridge: float
-) -> tuple[list[Tensor], float]:
-    """Return A, B, C after one sweep of CP over Y (K, R, J), and the relative error.
+def first_states(filled: Group, rank: int, n_init: int, random: Any) -> list[Tensor]:
+    """Return A, B, C of all starts: leading singular vectors, then random ones."""
+    K, J, _ = filled.grams.shape
+    A, C = [torch.ones(K, rank)], []
+    leading = eigh(filled.grams.sum(dim=0))[1].flip(-1)[:, :rank].cpu()
+    C.append(torch.cat([leading, normal((J, max(0, rank - J)), random)], dim=1))
+    for _ in range(n_init - 1):
+        A.append(1.0 + 0.1 * normal((K, rank), random))
+        C.append(normal((J, rank), random))
+    B = torch.eye(rank).expand(n_init, rank, rank)
+    return [U.to(filled.grams) for U in (torch.stack(A), B, torch.stack(C))]
 
-    Two products with Y serve all three updates.
-    """
-    factors = list(factors)
-    balance_columns(factors)
+
+def sweep_slices(Y: Tensor, factors: Sequence[Tensor], ridge: float) -> list[Tensor]:
+    """Return A, B, C of every start after one sweep of CP over its Y (S, K, R, J)."""
     A, B, C = factors
-    inner = Y @ C
-    B_gram, C_gram = B.mT @ B, C.mT @ C
-    A = solve(B_gram * C_gram, (inner * B).sum(dim=1), ridge)
+    # The same norms for a component's three columns: the ridge treats them alike.
+    sizes = torch.stack([U.norm(dim=1) for U in factors])
+    product = sizes.prod(dim=0)
+    live = product > 0
+    scale = product.pow(1.0 / 3.0) / torch.where(live, sizes, 1.0)
+    A, B, C = (
+        U * w[:, None]
+        for U, w in zip(factors, torch.where(live, scale, 1.0), strict=True)
+    )
+    inner = (Y.flatten(1, 2) @ C).view(*Y.shape[:3], -1)
+    C_gram = C.mT @ C
+    A = solve((B.mT @ B) * C_gram, (inner * B[:, None]).sum(dim=2), ridge)
     A_gram = A.mT @ A
-    B = solve(A_gram * C_gram, (inner * A[:, None, :]).sum(dim=0), ridge)
-    both = (A[:, None, :] * B).flatten(0, 1)
-    right = Y.flatten(0, 1).mT @ both
-    V = A_gram * (B.mT @ B)
-    C = solve(V, right, ridge)
-    lost = total + float((C * (C @ V - 2.0 * right)).sum())
-    return [A, B, C], max(lost, 0.0) / total if total > 0 else 0.0
+    B = solve(A_gram * C_gram, (inner * A[:, :, None]).sum(dim=1), ridge)
+    both = (A[:, :, None] * B[:, None]).flatten(1, 2)
+    C = solve(A_gram * (B.mT @ B), Y.flatten(1, 2).mT @ both, ridge)
+    return [A, B, C]

@@ -183,6 +183,7 @@ def block_term(
         max_iter=max_iter,
         tol=tol,
         reconstruct=lambda m: m.reconstruct().movedim(axis, 0),
+        rows=lambda m, part: m._replace(c=m.c[part]),
     )
 
 

@@ -129,6 +129,11 @@ def cmtf(
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
     if not (balance > 0 and math.isfinite(balance)):
         fail(f"balance={balance!r}", fix="give a number above 0")
+    if not (isinstance(X, Tensor) and isinstance(Y, Tensor)):
+        fail(
+            f"X is {type(X).__name__}, Y is {type(Y).__name__}",
+            fix="give NumPy arrays or tensors",
+        )
     if Y.ndim != 2 or X.ndim < 2 or len(X) != len(Y):
         fail(
             f"X has shape {tuple(X.shape)}, Y {tuple(Y.shape)}",

@@ -20,6 +20,7 @@ from eegtensor.tensor._linked import (
 from eegtensor.tensor._momentum import compete, settle
 from eegtensor.tensor._people import (
     People,
+    as_list,
     check_shared,
     compress,
     impute_people,
@@ -139,7 +140,7 @@ def coupled_cp(
         fail(f"common={L} of rank={R} components", fix="give at most the rank")
     if n_init < 1:
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
-    parts = list(tensors)
+    parts = as_list(tensors, "tensors")
     result: CoupledCP = _fit(
         *parts,
         *(() if mask is None else mask),
@@ -219,7 +220,7 @@ def _fit(
         found = impute_people(
             people,
             model,
-            lambda m: [rebuild(U) for U in by_person(m.state, N)],
+            lambda m: map(rebuild, by_person(m.state, N)),
             max_iter=max_iter,
             tol=tol,
         )

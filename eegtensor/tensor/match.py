@@ -105,11 +105,18 @@ def _pair(similarity: np.ndarray) -> FactorMatch:
 def _blocks(model: Any) -> tuple[Tensor, list[Tensor]]:
     """Return the size of each component and one matrix (size, R) per mode."""
     given = getattr(model, "blocks", None) or getattr(model, "factors", model)
+    given = given if isinstance(given, Sequence) else []
     blocks = [torch.as_tensor(U).detach().cpu().double() for U in given]
     if not blocks or any(U.ndim != 2 for U in blocks):
         fail(
             f"A model of factors {[tuple(U.shape) for U in blocks]} has no components",
             fix="give a CP, PARAFAC2 or block term model, or matrices (size, rank)",
+        )
+    if not all(bool(U.isfinite().all()) for U in blocks):
+        fail(
+            "A model holds NaN or infinity",
+            why="Its components have no direction",
+            fix="check what it was fitted to",
         )
     if len({U.shape[1] for U in blocks}) > 1:
         fail(f"Factors have {[U.shape[1] for U in blocks]} columns, not one number")

@@ -11,20 +11,25 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._momentum import compete, settle
+from eegtensor.tensor._people import as_list
+from eegtensor.tensor._race import BatchStep, race
 from eegtensor.tensor._shapes import Random, as_random, check_rank
+from eegtensor.tensor._slice_scores import canonical_form, project_parts, rescore
 from eegtensor.tensor._slices import (
-    canonical_form,
-    first_state,
+    Group,
+    Slices,
+    errors,
+    first_projection,
+    first_states,
     modelled,
-    polar,
-    project_parts,
+    project,
     read_slices,
-    rescore,
     sweep_slices,
 )
 from eegtensor.tensor.cp import DEGENERATE, congruence
-from eegtensor.tensor.kernels import squared_norm
+
+# Slices of no more cells than this need not save memory.
+_FEW_CELLS = 2_000_000
 
 
 class PARAFAC2(NamedTuple):
@@ -154,7 +159,7 @@ def parafac2(
     R = check_rank(rank)
     if n_init < 1:
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
-    parts = list(slices)
+    parts = as_list(slices, "slices")
     masks = [] if mask is None else list(mask)
     options = {
         "n": len(parts),
@@ -194,7 +199,7 @@ def parafac2_project(
     -------
     PARAFAC2Scores
     """
-    parts = list(slices)
+    parts = as_list(slices, "slices")
     masks = [] if mask is None else list(mask)
     result: PARAFAC2Scores = _score(
         model.B, model.C, *parts, *masks, n=len(parts), max_iter=max_iter, tol=tol
@@ -214,49 +219,104 @@ def _fit(
     random: Any,
 ) -> PARAFAC2:
     data = read_slices(given, n, rank)
-    total = max(float(data.norms.sum()), torch.finfo(torch.float64).tiny)
-
-    def step(state: list[Tensor]) -> tuple[list[Tensor], float]:
-        P, A, B, C = state
-        Z = data.Z
-        if data.observed is not None:
-            Z = torch.where(data.observed, Z, modelled(P, A, B, C))
-        P = polar(Z @ ((C * A[:, None, :]) @ B.mT), P)
-        Y = (P.mT @ Z).contiguous()
-        energy = squared_norm(Y)
-        factors, error = sweep_slices(Y, [A, B, C], energy, ridge)
-        if data.observed is None:
-            return [P, *factors], max(total - energy * (1.0 - error), 0.0) / total
-        rest = torch.where(data.observed, data.Z - modelled(P, *factors), 0.0)
-        return [P, *factors], squared_norm(rest) / total
-
-    starts = [first_state(data.Z, rank, start, random) for start in range(n_init)]
-    # Signs that a slice takes while C is still wrong would stay: none are taken yet.
-    for _ in range(10):
-        starts = [step([P, A.abs(), B, C])[0] for P, A, B, C in starts]
-    state, error, n_iter, fits = compete(step, starts, max_iter=max_iter, tol=tol)
+    filled = data.filled
+    step = _step(data.groups, ridge)
+    drawn = first_states(filled, rank, n_init, random)
+    together = _starts_together(data, rank)
+    best: tuple[list[Tensor], float, int, tuple[float, ...]] | None = None
+    fits: tuple[float, ...] = ()
+    for at in range(0, n_init, together):
+        A, B, C = (U[at : at + together] for U in drawn)
+        models = modelled(A, B, C).split(data.sizes, dim=1)
+        state = [A, B, C, *map(first_projection, data.groups, models)]
+        # Signs that a slice takes while C is still wrong would stay: none are yet.
+        for _ in range(10):
+            A, B, C, *P = state
+            state, _ = step([A.abs(), B, C, *P])
+        limit = max_iter if together >= n_init else max(5, max_iter // 10)
+        found = race(step, state, max_iter=limit, tol=tol)
+        fits += found[3]
+        best = found if best is None or found[1] < best[1] else best
+    assert best is not None
+    state, error, n_iter, _ = best
+    if together < n_init:
+        state, error, more, _ = race(step, state, max_iter=max_iter, tol=tol)
+        n_iter += more
+    total = max(float(filled.norms.sum()), torch.finfo(torch.float64).tiny)
     for turn in range(4):
-        P, A, B, C = state
-        A, P, errors = rescore(data, B, C, A, P, 200, 1e-9)
-        left = float(errors.sum()) / total
+        A, B, C, *P = state
+        A, P, lost = _rescore(data, A, B, C, P, 200, 1e-9)
+        left = float(lost.sum()) / total
         if turn == 3 or error**0.5 - left**0.5 < max(10.0 * tol, 1e-6):
             break
         # Some slices had been on the wrong side: the others' part moves with them.
-        state, error, more = settle(step, [P, A, B, C], max_iter=max_iter, tol=tol)
+        state, error, more, _ = race(step, [A, B, C, *P], max_iter=max_iter, tol=tol)
         n_iter += more
-    A, B, C, rotation, sign = canonical_form(A, B, C)
-    P = sign[:, None, None] * (P @ rotation)
-    dtype = data.parts[0].dtype
+    A, B, C, rotation, sign = canonical_form(A[0], B[0], C[0])
+    turned = [
+        p if group.Z is None else p @ rotation * s[:, None, None]
+        for group, p, s in zip(data.groups, P, sign.split(data.sizes), strict=True)
+    ]
+    projections, lost = project_parts(data, A, B, C, turned)
+    dtype, back = projections[0].dtype, data.as_given
     return PARAFAC2(
-        A.to(dtype),
+        A[back].to(dtype),
         B.to(dtype),
         C.to(dtype),
-        project_parts(data, A, B, C, P),
-        1.0 - left**0.5,
+        tuple(projections[at] for at in back),
+        1.0 - (float(lost.sum()) / total) ** 0.5,
         n_iter,
         fits,
         congruence([A, B, C]),
     )
+
+
+def _starts_together(data: Slices, rank: int) -> int:
+    """Return how many starts may hold projections of slices with missing cells.
+
+    The copies that a sweep and its momentum need are to be no larger than the
+    slices, or than 16 MB.
+    """
+    cells = sum(group.Z.numel() for group in data.groups if group.Z is not None)
+    columns = data.groups[0].grams.shape[1]
+    return max(1, max(cells, _FEW_CELLS) * columns // (8 * rank * max(cells, 1)))
+
+
+def _step(groups: Sequence[Group], ridge: float) -> BatchStep:
+    """Return one sweep over [A, B, C, P of each group] of all starts."""
+    sizes = [len(group.norms) for group in groups]
+    total = sum(float(group.norms.sum()) for group in groups)
+    total = max(total, torch.finfo(torch.float64).tiny)
+
+    def step(state: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        A, B, C, *P = state
+        models = modelled(A, B, C).split(sizes, dim=1)
+        found = list(map(project, groups, models, P))
+        Y, P = [y for y, _ in found], [p for _, p in found]
+        factors = sweep_slices(torch.cat(Y, dim=1), [A, B, C], ridge)
+        models = modelled(*factors).split(sizes, dim=1)
+        lost = torch.cat(list(map(errors, groups, Y, models, P)), dim=1).sum(dim=1)
+        return [*factors, *P], lost.clamp_min(0.0) / total
+
+    return step
+
+
+def _rescore(
+    data: Slices,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    P: Sequence[Tensor],
+    max_iter: int,
+    tol: float,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Return A, P and squared errors of all groups for fixed B and C."""
+    found = [
+        rescore(group, B, C, a, p, max_iter, tol)
+        for group, a, p in zip(data.groups, A.split(data.sizes, dim=1), P, strict=True)
+    ]
+    A, lost = (torch.cat([one[at] for one in found], dim=1) for at in (0, 2))
+    return A, [p for _, p, _ in found], lost[0]
 
 
 @bridged
@@ -265,28 +325,29 @@ def _score(
 ) -> PARAFAC2Scores:
     B, C = B.double(), C.double()
     data = read_slices(given, n, B.shape[1])
-    if data.Z.shape[2] != len(C):
+    filled = data.filled
+    if filled.grams.shape[1] != len(C):
         fail(
-            f"Slices have {data.Z.shape[2]} columns, the model {len(C)}",
+            f"Slices have {filled.grams.shape[1]} columns, the model {len(C)}",
             fix="give slices with the columns of those that it was fitted to",
         )
     # X_k' X_k = C (a a' * B' B) C' tells a up to its sign, where the model holds.
-    K = len(data.Z)
     inverse = torch.linalg.pinv(C)
-    outer = inverse @ (data.Z.mT @ data.Z) @ inverse.mT
-    signs = eigh(outer * (B.mT @ B))[1][..., -1]
-    signs = torch.where(signs < 0, -1.0, 1.0).to(B)
-    signs = signs * torch.where(signs.sum(dim=1) < 0, -1.0, 1.0).to(B)[:, None]
+    outer = inverse @ filled.grams @ inverse.mT
+    signs = torch.where(eigh(outer * (B.mT @ B))[1][..., -1] < 0, -1.0, 1.0).to(B)
     A = signs * outer.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    m, R = data.Z.shape[1], B.shape[1]
-    P = torch.eye(m, R, dtype=B.dtype, device=B.device).expand(K, m, R)
-    A, P, errors = rescore(data, B, C, A, P, max_iter, tol)
-    sign = torch.where(A.sum(dim=1) < 0, -1.0, 1.0).to(A)
-    A, P = A * sign[:, None], P * sign[:, None, None]
-    norms = torch.where(data.norms > 0, data.norms, 1.0)
-    dtype = data.parts[0].dtype
+    models = modelled(A[None], B[None], C[None]).split(data.sizes, dim=1)
+    P = list(map(first_projection, data.groups, models))
+    A, P, _ = _rescore(data, A[None], B[None], C[None], P, max_iter, tol)
+    sign = torch.where(A[0].sum(dim=1) < 0, -1.0, 1.0).to(A)
+    turned = [
+        p if group.Z is None else p * s[:, None, None]
+        for group, p, s in zip(data.groups, P, sign.split(data.sizes), strict=True)
+    ]
+    A = A[0] * sign[:, None]
+    projections, lost = project_parts(data, A, B, C, turned)
+    fits = 1.0 - (lost / torch.where(filled.norms > 0, filled.norms, 1.0)).sqrt()
+    dtype, back = projections[0].dtype, data.as_given
     return PARAFAC2Scores(
-        A.to(dtype),
-        project_parts(data, A, B, C, P),
-        (1.0 - (errors / norms).sqrt()).to(dtype),
+        A[back].to(dtype), tuple(projections[at] for at in back), fits[back].to(dtype)
     )

@@ -14,6 +14,7 @@ from eegtensor._check import fail, listing
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._people import (
     People,
+    as_list,
     check_shared,
     compress,
     impute_people,
@@ -116,7 +117,7 @@ def shared_tucker(
     C. M. Crainiceanu et al., "Population value decomposition, a framework for the
     analysis of image populations", J. Am. Stat. Assoc., 2011.
     """
-    parts = list(tensors)
+    parts = as_list(tensors, "tensors")
     result: SharedTucker = _fit(
         *parts,
         *(() if mask is None else mask),
@@ -185,7 +186,7 @@ def _fit(
         found = impute_people(
             people,
             model,
-            lambda m: [_expand(G, *m.factors, shared=modes) for G in m.cores],
+            lambda m: (_expand(G, *m.factors, shared=modes) for G in m.cores),
             max_iter=20 * max_iter + 1,
             tol=tol,
         )

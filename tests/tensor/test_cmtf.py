@@ -119,6 +119,10 @@ def test_mistakes_are_named() -> None:
     X, Y, _ = planted(0, 2)
     with pytest.raises(EEGTensorError, match="equal first size"):
         cmtf(X, Y[1:], 2)
+    with pytest.raises(EEGTensorError, match="X is list"):
+        cmtf(X.tolist(), Y, 2)
+    mixed = cmtf(X.astype(np.float32), Y, 2, n_init=1)
+    assert mixed.loadings.dtype == np.float64
     with pytest.raises(EEGTensorError, match="balance"):
         cmtf(X, Y, 2, balance=0.0)
     with pytest.raises(EEGTensorError, match="n_init"):

@@ -142,6 +142,11 @@ def test_missing_cells_are_found() -> None:
     model = coupled_cp(lost, 3, common=2)
     for person, factors in zip(model.people, truth, strict=True):
         assert factor_match_score(person, factors).score > 0.99
+    for X, Y, M, person in zip(
+        tensors, model.reconstruct(), masks, model.people, strict=True
+    ):
+        error = np.linalg.norm((X - Y)[M]) / np.linalg.norm(X[M])
+        assert person.fit == pytest.approx(1 - error)
     poisoned = [np.where(M, X, 1e3) for M, X in zip(masks, tensors, strict=True)]
     same = coupled_cp(poisoned, 3, common=2, mask=masks)
     np.testing.assert_array_equal(same.people[0].weights, model.people[0].weights)

@@ -80,6 +80,10 @@ def test_other_sizes_are_refused(rng: np.random.Generator) -> None:
         factor_match_score(a, planted(rng, (6, 7, 9), 2))
     with pytest.raises(EEGTensorError, match="modes"):
         factor_match_score(a, a[:2])
+    with pytest.raises(EEGTensorError, match="NaN"):
+        factor_match_score(a, [U * np.nan for U in a])
+    with pytest.raises(EEGTensorError, match="no components"):
+        factor_match_score(a, None)
     with pytest.raises(EEGTensorError, match="columns"):
         factor_match_score(a, [a[0], a[1][:, :1], a[2]])
 
@@ -101,3 +105,16 @@ def test_halves_agree_at_the_true_rank_alone(rng: np.random.Generator) -> None:
 def test_halves_need_trials(rng: np.random.Generator) -> None:
     with pytest.raises(EEGTensorError, match="first mode"):
         split_half_match(rng.standard_normal((3, 4, 5)), 2)
+
+
+def test_halves_keep_their_masks(rng: np.random.Generator) -> None:
+    X = tensor(planted(rng, (8, 5, 6), 2))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    counts = []
+
+    def fit(half: torch.Tensor, rank: int, *, mask: torch.Tensor, random_state: int):
+        counts.append(int(mask.sum()))
+        return cp(half, rank, mask=mask, random_state=random_state)
+
+    split_half_match(X, 2, n_splits=1, fit=fit)
+    assert len(counts) == 2 and sum(counts) == np.isfinite(X).sum()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
+from eegtensor.tensor._slices import Group, errors, project
 from eegtensor.tensor.match import factor_match_score
 from eegtensor.tensor.parafac2 import PARAFAC2, parafac2, parafac2_project
 
@@ -186,6 +189,65 @@ def test_new_slices_are_scored_exactly(rng: np.random.Generator) -> None:
     assert match.score > 1 - 1e-5
 
 
+def test_returned_projections_are_those_of_the_fit(rng: np.random.Generator) -> None:
+    slices, _ = planted(rng, 3)
+    model = parafac2(slices, 3, tol=1e-9)
+    error = relative(model.reconstruct(), slices)
+    assert error < 1e-6 and error == pytest.approx(1 - model.fit, abs=1e-9)
+
+
+def test_some_slices_miss_cells(rng: np.random.Generator) -> None:
+    # Whole slices and the others are handled apart, and come back in their order.
+    slices, truth = planted(rng, 3, snr=30.0)
+    lost = [X.copy() for X in slices]
+    for k in (1, 2, 7):
+        lost[k][rng.random(lost[k].shape) < 0.2] = np.nan
+    model = parafac2(lost, 3)
+    assert factor_match_score(model, truth).score > 0.99
+    assert [len(P) for P in model.projections] == [len(X) for X in slices]
+    for X, Y in zip(slices, model.reconstruct(), strict=True):
+        assert np.linalg.norm(X - Y) < 0.15 * np.linalg.norm(X)
+    whole, found = parafac2_project(model, slices), parafac2_project(model, lost)
+    clean = [k for k in range(len(slices)) if k not in (1, 2, 7)]
+    np.testing.assert_allclose(found.A[clean], whole.A[clean], rtol=1e-6)
+    np.testing.assert_allclose(found.fits[clean], whole.fits[clean], rtol=1e-8)
+
+
+def test_projection_without_the_slices_is_the_polar_one(
+    rng: np.random.Generator,
+) -> None:
+    X = torch.tensor(rng.standard_normal((4, 9, 5)))
+    N = torch.tensor(rng.standard_normal((2, 4, 3, 5)))
+    # One model has fewer directions than components: the third has no data.
+    N[1, :, 2] = N[1, :, 0] - N[1, :, 1]
+    group = Group(X.mT @ X, X.square().sum(dim=(1, 2)))
+    Y, _ = project(group, N, N.new_empty(2, 0))
+    for s, rank in enumerate((3, 2)):
+        for k in range(4):
+            U, _, Vh = torch.linalg.svd(X[k] @ N[s, k].mT, full_matrices=False)
+            expected = (U[:, :rank] @ Vh[:rank]).mT @ X[k]
+            torch.testing.assert_close(Y[s, k], expected, rtol=1e-6, atol=1e-6)
+    lost = errors(group, Y, N, Y)[0]
+    U, _, Vh = torch.linalg.svd(X @ N[0].mT, full_matrices=False)
+    expected = (X - U @ Vh @ N[0]).square().sum(dim=(1, 2))
+    torch.testing.assert_close(lost, expected)
+
+
+def test_starts_that_do_not_fit_into_memory_take_turns(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices, truth = planted(rng, 2, snr=30.0)
+    lost = [np.where(rng.random(X.shape) > 0.2, X, np.nan) for X in slices]
+    module = importlib.import_module("eegtensor.tensor.parafac2")
+    monkeypatch.setattr(module, "_FEW_CELLS", 0)
+    monkeypatch.setattr(
+        importlib.import_module("eegtensor.tensor._slices"), "_CELLS", 9
+    )
+    model = parafac2(lost, 2, n_init=5)
+    assert factor_match_score(model, truth).score > 0.99
+    assert len(model.start_fits) == 5
+
+
 def test_mistakes_are_named(rng: np.random.Generator) -> None:
     good = rng.standard_normal((8, 4))
     with pytest.raises(EEGTensorError, match="Slice 1 has shape"):
@@ -196,5 +258,8 @@ def test_mistakes_are_named(rng: np.random.Generator) -> None:
         parafac2([np.where(good > 1, np.inf, good), good], 2)
     with pytest.raises(EEGTensorError, match="2 slices and 1 masks"):
         parafac2([good, good], 2, mask=[good > 0])
+    for nothing in ([], None, 3, good.tolist()):
+        with pytest.raises(EEGTensorError, match="slices is"):
+            parafac2(nothing, 2)
     with pytest.raises(EEGTensorError, match="columns"):
         parafac2_project(parafac2([good, good + 1], 2), [good[:, :3]])

@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
-from eegtensor.tensor.consistency import core_consistency, first_factor
+from eegtensor.tensor.consistency import (
+    core_consistency,
+    crossed_consistency,
+    first_factor,
+)
 from eegtensor.tensor.cp import cp
-from eegtensor.tensor.rank import METHODS, choose_rank, mdl_ranks
+from eegtensor.tensor.rank import METHODS, _choices, choose_rank, mdl_ranks
 
 
 def planted(
@@ -81,6 +85,28 @@ def test_the_first_factor_is_least_squares(missing: float) -> None:
     for x, ok, row in zip(X.reshape(5, 42), seen.reshape(5, 42), found, strict=True):
         expected = np.linalg.lstsq(design[ok], x[ok], rcond=None)[0]
         np.testing.assert_allclose(row, expected, rtol=1e-8)
+
+
+def test_crossed_consistency_is_that_of_the_other_half() -> None:
+    X = np.concatenate([planted(seed, (6, 7, 8), 2, np.inf) for seed in (0, 1)])
+    halves = [torch.arange(6), torch.arange(6, 12)]
+    models = [cp(X[half.numpy()], 2) for half in halves]
+    assert min(model.fit for model in models) > 0.99
+    assert crossed_consistency(torch.tensor(X), None, models, halves) < 50
+    same = np.concatenate([X[:6], X[:6]])
+    twice = [models[0], models[0]]
+    assert crossed_consistency(torch.tensor(same), None, twice, halves) > 99
+
+
+def test_one_standard_error_of_the_least_is_enough() -> None:
+    columns = {
+        "held_out": [0.50, 0.31, 0.30, 0.33],
+        "held_out_error": [0.05, 0.001, 0.02, 0.001],
+        "split_half": [np.nan] * 4,
+    }
+    assert _choices((1, 2, 3, 4), columns) == {"cross-validation": 2}
+    columns["held_out_error"][2] = 0.001
+    assert _choices((1, 2, 3, 4), columns) == {"cross-validation": 3}
 
 
 def test_core_consistency_finds_the_planted_rank() -> None:

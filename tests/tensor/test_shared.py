@@ -112,6 +112,9 @@ def test_mistakes_are_named(rng: np.random.Generator) -> None:
         shared_tucker([X, X], 2, weights=(1.0, -1.0))
     with pytest.raises(EEGTensorError, match="axes"):
         shared_tucker([X, X[0]], 2)
+    with pytest.raises(EEGTensorError, match="tensors is list of nothing"):
+        shared_tucker([], 2)
+    assert shared_tucker([X, X.astype(np.float32)], 2).cores[1].dtype == np.float64
     with pytest.raises(EEGTensorError, match="empty"):
         shared_tucker([X, X], 2, shared=())
     with pytest.raises(EEGTensorError, match="Tensor 1"):
