@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mne
 import numpy as np
@@ -13,13 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eegtensor._check import fail, listing
-from eegtensor.features.completer import Completer, annotation_origin
+from eegtensor._restored import MICROVOLT, draw_restoration, runs
+from eegtensor.features._losses import annotation_origin
+from eegtensor.features.completer import Completer
 
 # File name endings that are written, besides MNE's own.
 _EXPORTED = {".edf": "edf", ".set": "eeglab", ".vhdr": "brainvision"}
-_MICROVOLT = 1e6
-_SHOWN_SECONDS = 8.0
-_SHOWN_CHANNELS = 12
 
 
 class Restoration(NamedTuple):
@@ -34,7 +34,8 @@ class Restoration(NamedTuple):
         half-width of the 90 % interval in microvolts, the channel's standard
         deviation in microvolts.
     left : pandas.DataFrame
-        Stretches of all channels that were too long and stay annotated as bad.
+        Onset and duration, seconds, of stretches that all channels lost and that
+        were too long: they stay as they are.
     out, table, picture : Path
         The recording, the stretches as CSV, and the picture.
     """
@@ -87,8 +88,8 @@ def restore_recording(
     src : path
         Any continuous recording that `read_trials` reads.
     out : path
-        ``.fif``, or ``.edf``, ``.set``, ``.vhdr`` where MNE can export. The picture
-        and the table get its name with ``.png`` and ``.csv``.
+        ``.fif``, or ``.edf``, ``.set``, ``.vhdr`` where MNE can export, which round.
+        The picture and the table get its name with ``.png`` and ``.csv``.
     bads : sequence of str
         Channels that count as lost, besides those the file marks.
     segments : path | None
@@ -136,7 +137,10 @@ def restore_recording(
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
     names = [raw.ch_names[i] for i in picks]
     stretches = _stretches(completer, restored.get_data(picks=picks), names, raw)
-    left = _left(restored)
+    left = pd.DataFrame(
+        runs(completer.left_) / raw.info["sfreq"], columns=["onset", "duration"]
+    )
+    left["duration"] -= left["onset"]
     _write(restored, out)
     table = out.with_suffix(".csv")
     stretches.to_csv(table, index=False, float_format="%.6g")
@@ -167,7 +171,14 @@ def _add_segments(raw: mne.io.BaseRaw, path: Path) -> None:
     if path.suffix in (".fif", ".gz"):
         raw.set_annotations(raw.annotations + mne.read_annotations(path))
         return
-    table = pd.read_csv(path, sep=None, engine="python", comment="#")
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", comment="#")
+    except (ValueError, csv.Error) as error:
+        fail(
+            f"{path} cannot be read as a table: {error}",
+            fix="give columns with a header and commas or tabs between, in UTF-8",
+            cause=error,
+        )
     missing = {"onset", "duration"} - set(table.columns)
     if missing:
         fail(
@@ -175,18 +186,37 @@ def _add_segments(raw: mne.io.BaseRaw, path: Path) -> None:
             fix="give onset and duration in seconds from the first sample, and if "
             "you like description and channel",
         )
+    onset = pd.to_numeric(table["onset"], errors="coerce").to_numpy(float)
+    duration = pd.to_numeric(table["duration"], errors="coerce").to_numpy(float)
+    wrong = ~((onset < raw.n_times / raw.info["sfreq"]) & (onset + duration > 0))
+    wrong |= ~((duration > 0) & np.isfinite(duration))
+    if wrong.any():
+        fail(
+            f"{path}, rows {listing((np.flatnonzero(wrong) + 1).tolist())}: no stretch "
+            f"of a recording of {raw.times[-1]:.2f} s",
+            fix="give onset and duration in seconds from the first sample",
+        )
     channel = table["channel"] if "channel" in table else pd.Series([None] * len(table))
+    names = [() if pd.isna(name) else (str(name).strip(),) for name in channel]
+    unknown = {name for row in names for name in row} - set(raw.ch_names)
+    if unknown:
+        fail(
+            f"{path} names channel {listing(sorted(unknown))}, the recording does not",
+            fix="choose among " + listing(raw.ch_names, limit=40),
+        )
     raw.annotations.append(
-        table["onset"].to_numpy(float) + annotation_origin(raw),
-        table["duration"].to_numpy(float),
+        onset + annotation_origin(raw),
+        duration,
         ["BAD_segment"] * len(table),
-        ch_names=[() if pd.isna(name) else (str(name),) for name in channel],
+        ch_names=names,
     )
 
 
 def _write(raw: mne.io.BaseRaw, out: Path) -> None:
     if out.suffix == ".fif":
-        raw.save(out, overwrite=True, verbose="ERROR")
+        # Bit for bit: only files of single precision lose nothing by it.
+        fmt = "single" if raw.orig_format == "single" else "double"
+        raw.save(out, fmt=fmt, overwrite=True, verbose="ERROR")
         return
     try:
         raw.export(out, fmt=_EXPORTED[out.suffix], overwrite=True, verbose="ERROR")
@@ -199,7 +229,10 @@ def _write(raw: mne.io.BaseRaw, out: Path) -> None:
 
 
 def _give_positions(raw: mne.io.BaseRaw) -> None:
-    """Give EEG channels without positions those of the standard system, by name."""
+    """Give EEG channels without positions those of the standard system, by name.
+
+    Not to differences of two electrodes: these lie nowhere.
+    """
     from eegtensor.io.montage import standard_positions
 
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
@@ -207,17 +240,16 @@ def _give_positions(raw: mne.io.BaseRaw) -> None:
     if np.isfinite(places).all() and places.any(axis=1).all():
         return
     known = {name.upper(): place for name, place in standard_positions().items()}
-    for i in picks:
-        name = raw.ch_names[i].upper().strip(".").removeprefix("EEG ").strip()
-        place = known.get(name.split("-")[0].strip())
-        if place is not None:
+    words = [raw.ch_names[i].upper().removeprefix("EEG ").split("-") for i in picks]
+    halves = [[word.strip(" .") for word in half[:2]] for half in words]
+    scalp = known.keys() - {"A1", "A2", "M1", "M2"}
+    # One electrode after every hyphen is the reference; several are pairs.
+    second = {half[-1] for half in halves if len(half) > 1} & scalp
+    for i, half in zip(picks, halves, strict=True):
+        place = known.get(half[0])
+        paired = len(half) > 1 and half[1] in second and len(second) > 1
+        if place is not None and not paired:
             raw.info["chs"][i]["loc"][:3] = place
-
-
-def _runs(flags: NDArray) -> NDArray:
-    """Return first and last sample of each run of True, shape (n_runs, 2)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]])))
-    return edges.reshape(-1, 2)
 
 
 def _stretches(
@@ -225,9 +257,9 @@ def _stretches(
 ) -> pd.DataFrame:
     sfreq, rows = raw.info["sfreq"], []
     for i, name in enumerate(names):
-        size = float(X[i].std()) * _MICROVOLT
-        for start, stop in _runs(completer.restored_[i]):
-            half = 1.645 * completer.uncertainty_[i, start:stop].mean() * _MICROVOLT
+        size = float(np.nanstd(X[i])) * MICROVOLT
+        for start, stop in runs(completer.restored_[i]):
+            half = 1.645 * completer.uncertainty_[i, start:stop].mean() * MICROVOLT
             rows.append(
                 {
                     "channel": name,
@@ -238,109 +270,3 @@ def _stretches(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _left(raw: mne.io.BaseRaw) -> pd.DataFrame:
-    first = annotation_origin(raw)
-    rows = [
-        {"onset": float(a["onset"]) - first, "duration": float(a["duration"])}
-        for a in raw.annotations
-        if a["description"].upper().startswith("BAD")
-    ]
-    return pd.DataFrame(rows, columns=["onset", "duration"])
-
-
-def draw_restoration(
-    before: mne.io.BaseRaw, after: mne.io.BaseRaw, completer: Completer
-) -> Any:
-    """Draw a stretch of a recording before and after, restored parts coloured.
-
-    Parameters
-    ----------
-    before, after : mne.io.Raw
-    completer : Completer
-        That made one from the other.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The seconds with the most kinds of loss, the channels that lost most there
-        and a few that lost nothing; the 90 % interval as a band.
-    """
-    from matplotlib.figure import Figure
-
-    picks = mne.pick_types(before.info, eeg=True, exclude=())
-    sfreq = before.info["sfreq"]
-    window = min(before.n_times, round(_SHOWN_SECONDS * sfreq))
-    start = _busiest(completer.restored_, window)
-    part = slice(start, start + window)
-    lost = completer.restored_[:, part]
-    shown = _channels_to_show(lost)
-    times = (start + np.arange(window)) / sfreq
-    old = before.get_data(picks=picks)[shown, part] * _MICROVOLT
-    new = after.get_data(picks=picks)[shown, part] * _MICROVOLT
-    half = 1.645 * completer.uncertainty_[shown, part] * _MICROVOLT
-    lost = lost[shown]
-    step = 6.0 * float(np.median(new.std(axis=1)))
-    figure = Figure(figsize=(13, 1.2 + 0.5 * len(shown)))
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    heights = -step * np.arange(len(shown))
-    for axis, data, title in zip(axes, (old, new), ("before", "after"), strict=True):
-        for row, height in enumerate(heights):
-            axis.plot(times, data[row] + height, color="#444444", lw=0.7)
-            for i, j in _runs(lost[row]):
-                span = slice(i, j)
-                at, line = times[span], data[row, span] + height
-                if title == "before":
-                    axis.axvspan(
-                        times[i],
-                        times[j - 1],
-                        ymin=_share(row + 1, len(shown)),
-                        ymax=_share(row, len(shown)),
-                        color="#d9d9d9",
-                        lw=0,
-                    )
-                else:
-                    band = half[row, span]
-                    axis.fill_between(
-                        at, line - band, line + band, color="#c8553d", alpha=0.25, lw=0
-                    )
-                    axis.plot(at, line, color="#c8553d", lw=0.9)
-        axis.set_title(title, fontsize=11)
-        axis.set_xlabel("seconds")
-        for side in ("top", "right", "left"):
-            axis.spines[side].set_visible(False)
-    axes[0].set_ylim(heights[-1] - 0.5 * step, 0.5 * step)
-    axes[0].set_xlim(times[0], times[-1])
-    labels = [before.ch_names[picks[i]] for i in shown]
-    axes[0].set_yticks(heights, labels, fontsize=8)
-    axes[0].tick_params(axis="y", length=0)
-    axes[1].tick_params(axis="y", length=0)
-    figure.suptitle(
-        "Grey: lost. Red: restored, with its 90 % interval. "
-        f"Channels are {step:.0f} microvolts apart.",
-        fontsize=10,
-    )
-    return figure
-
-
-def _share(row: int, n_rows: int) -> float:
-    """Return where a row's upper edge lies on the axis, as a share of its height."""
-    return 1.0 - row / n_rows
-
-
-def _busiest(restored: NDArray, window: int) -> int:
-    """Return where a window covers most stretches that were lost for a while."""
-    changes = np.diff(restored.astype(np.int8), axis=1, prepend=0) != 0
-    count = np.concatenate([[0], np.cumsum(changes.sum(axis=0))])
-    inside = count[window:] - count[:-window]
-    return int(inside.argmax())
-
-
-def _channels_to_show(lost: NDArray) -> NDArray:
-    share = lost.mean(axis=1)
-    order = np.argsort(-share, kind="stable")
-    n_lost = min(int((share > 0).sum()), _SHOWN_CHANNELS - 2)
-    n_shown = min(len(order), max(n_lost + 3, 6), _SHOWN_CHANNELS)
-    return np.sort(order[:n_shown])

@@ -39,6 +39,7 @@ ORDER = [
     "integrations",
     "demo",
     "doctor",
+    "_restored",
     "restore",
     "_reading",
     "cli",

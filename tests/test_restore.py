@@ -95,6 +95,103 @@ def test_what_was_given_is_never_overwritten(
     assert list(tmp_path.iterdir()) == [segments]
 
 
+def test_observed_samples_of_a_file_come_back_bit_for_bit(
+    recording: Path, tmp_path: Path
+) -> None:
+    for fmt in ("single", "double"):
+        raw = mne.io.read_raw_fif(recording, preload=True, verbose="error")
+        raw._data *= np.pi
+        src, out = tmp_path / f"é {fmt}_raw.fif", tmp_path / f"{fmt}_clean_raw.fif"
+        raw.save(src, fmt=fmt, verbose="error")
+        before = mne.io.read_raw_fif(src, verbose="error").get_data()
+        assert main(["restore", str(src), "--out", str(out)]) == 0
+        after = mne.io.read_raw_fif(out, verbose="error").get_data()
+        lost = np.arange(8) == 4
+        np.testing.assert_array_equal(after[~lost], before[~lost])
+        assert not np.isclose(after[lost], before[lost], rtol=1e-3).all()
+
+
+def test_a_gap_without_numbers_stays_and_is_named(
+    recording: Path, tmp_path: Path, capsys
+) -> None:
+    raw = mne.io.read_raw_fif(recording, preload=True, verbose="error")
+    raw._data[:, 300:600] = np.nan
+    raw.annotations.append([2.0, 7.0], [0.0, 0.1], ["BAD boundary", "BAD"])
+    src, out = tmp_path / "gap_raw.fif", tmp_path / "clean_raw.fif"
+    raw.save(src, fmt="double", verbose="error")
+    assert main(["restore", str(src), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Left as it was") == 1
+    assert "Left as it was: 3.00 s of all channels at 3.00 s" in said
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert table.notna().all(axis=None)
+    half = table[table["channel"] == "C4"]["interval_uV"]
+    # Signals are some microvolts.
+    assert (half > 0.1).all() and (half < 100).all()
+
+
+def test_segments_of_a_recording_that_begins_late(
+    recording: Path, tmp_path: Path, capsys
+) -> None:
+    raw = mne.io.read_raw_fif(recording, preload=True, verbose="error")
+    raw.info["bads"] = []
+    raw.set_meas_date(0).crop(2.0, None)
+    src, out = tmp_path / "late_raw.fif", tmp_path / "clean_raw.fif"
+    raw.save(src, verbose="error")
+    segments = tmp_path / "segments.tsv"
+    segments.write_text("onset\tduration\tchannel\n1.0\t0.5\tOz\n", encoding="utf-8")
+    words = ["restore", str(src), "--out", str(out), "--segments", str(segments)]
+    assert main(words) == 0
+    before, after = (
+        mne.io.read_raw_fif(p, verbose="error").get_data() for p in (src, out)
+    )
+    assert np.flatnonzero((before != after).any(axis=0)).tolist() == [*range(100, 150)]
+    assert pd.read_csv(out.with_suffix(".csv"))["onset"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("onset,duration\n900,1\n", "rows 1: no stretch of a recording of 11.99 s"),
+        ("onset,duration\n1,-1\n2,x\n3,1\n", "rows 1, 2: no stretch"),
+        ("onset,duration,channel\n1,1,T9\n", "names channel T9"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_segments_that_make_no_sense(
+    recording: Path, tmp_path: Path, capsys, text: str, message: str
+) -> None:
+    segments = tmp_path / "segments.csv"
+    segments.write_text(text, encoding="utf-8")
+    words = ["--out", str(tmp_path / "x_raw.fif"), "--segments", str(segments)]
+    assert main(["restore", str(recording), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["-Ref", "-Cz", ""])
+def test_channels_named_with_their_reference_are_placed(
+    recording: Path, tmp_path: Path, end: str
+) -> None:
+    raw = mne.io.read_raw_fif(recording, verbose="error")
+    raw.rename_channels({name: f"EEG {name}{end}" for name in raw.ch_names})
+    src = tmp_path / "src_raw.fif"
+    raw.save(src, verbose="error")
+    assert main(["restore", str(src), "--out", str(tmp_path / "x_raw.fif")]) == 0
+
+
+def test_differences_of_electrodes_have_no_place(
+    recording: Path, tmp_path: Path, capsys
+) -> None:
+    raw = mne.io.read_raw_fif(recording, verbose="error")
+    around = [*raw.ch_names[1:], raw.ch_names[0]]
+    names = [f"{a}-{b}" for a, b in zip(raw.ch_names, around, strict=True)]
+    raw.rename_channels(dict(zip(raw.ch_names, names, strict=True)))
+    src = tmp_path / "src_raw.fif"
+    raw.save(src, verbose="error")
+    assert main(["restore", str(src), "--out", str(tmp_path / "x_raw.fif")]) == 2
+    assert "Positions of channels C4-P3 are not known" in capsys.readouterr().err
+
+
 def test_a_table_without_onsets(recording: Path, tmp_path: Path, capsys) -> None:
     segments = tmp_path / "segments.csv"
     segments.write_text("start,stop\n1,2\n", encoding="utf-8")

@@ -8,10 +8,16 @@ import mne
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from eegtensor._check import check_option, fail, listing
+from eegtensor._check import check_option, fail
+from eegtensor.features._losses import (
+    bad_spans,
+    eeg_picks,
+    electrode_directions,
+    long_gaps,
+    usable,
+)
 from eegtensor.tensor.completion import METHODS, complete
 from eegtensor.tensor.denoising import denoise_nonlocal
 
@@ -42,6 +48,8 @@ class Completer(TransformerMixin, BaseEstimator):
         Standard deviation of what was restored, in their unit; 0 elsewhere.
         ``X +- 1.645 uncertainty_`` is a 90 % interval, of the signal with its noise.
     restored_ : ndarray of bool, as the signals
+    left_ : ndarray of bool, shape (n_times,) or (n_trials, n_times)
+        Stretches that all channels lost and that were too long.
     table_ : pandas.DataFrame
         One row a kind of loss: cells, method, expected relative error.
     noise_ : ndarray, shape (n_channels,)
@@ -130,11 +138,18 @@ class Completer(TransformerMixin, BaseEstimator):
                     fix="give the info of these channels",
                 )
             positions = electrode_directions(info)
-            left = _long_gaps(lost, self.max_gap * info["sfreq"])
-        rows, positions = _usable(lost, positions, names)
+            left = long_gaps(lost, self.max_gap * info["sfreq"])
+        if left.size and left.all():
+            fail(
+                "All channels are lost from beginning to end",
+                fix="look at the bad channels, the annotations and max_gap",
+            )
+        rows, positions = usable(lost, positions, names)
         # Long gaps are cut out: nothing is learned from them, nor said of them.
-        columns = ~left if X.ndim == 2 else np.ones(X.shape[-1], dtype=bool)
-        at = (..., rows[:, None], np.flatnonzero(columns))
+        trials = np.flatnonzero(~left.all(axis=-1))[:, None, None]
+        at: tuple[Any, ...] = (trials, rows[:, None], np.arange(X.shape[-1]))
+        if X.ndim == 2:
+            at = (rows[:, None], np.flatnonzero(~left))
         found = complete(
             X[at],
             ~lost[at],
@@ -149,11 +164,12 @@ class Completer(TransformerMixin, BaseEstimator):
         if self.denoise is not None:
             whole = np.where(np.isnan(out[at]), found.X, out[at])
             clean, level = _without_noise(whole, info)
-            out[at] = np.where(left[..., None, columns], out[at], clean)
+            kept = np.broadcast_to(left[..., None, :], X.shape)[at]
+            out[at] = np.where(kept, out[at], clean)
             self.noise_ = np.zeros(X.shape[-2])
             self.noise_[rows] = level
         self.uncertainty_ = spread
-        self.restored_ = lost
+        self.restored_, self.left_ = lost, left
         self.table_ = pd.DataFrame(
             [row._asdict() for row in found.table],
             columns=["kind", "cells", "method", "expected_error"],
@@ -161,28 +177,22 @@ class Completer(TransformerMixin, BaseEstimator):
         return out
 
     def _raw(self, raw: mne.io.BaseRaw) -> mne.io.BaseRaw:
-        picks = _eeg_picks(raw.info)
+        picks = eeg_picks(raw.info)
         info = mne.pick_info(raw.info, picks, verbose="ERROR")
         X = raw.get_data(picks=picks)
         lost = np.zeros(X.shape, dtype=bool)
         rows = {name: i for i, name in enumerate(info["ch_names"])}
         for name in info["bads"]:
             lost[rows[name]] = True
-        spans = list(_bad_spans(raw))
-        for _, start, stop, names in spans:
-            for row in (
-                [rows[n] for n in names if n in rows] if names else [slice(None)]
-            ):
-                lost[row, start:stop] = True
+        spans = []
+        for k, start, stop, names in bad_spans(raw):
+            here = [rows[n] for n in names or rows if n in rows]
+            lost[here, start:stop] = True
+            # What it says of channels of other kinds stays true.
+            if len(here) == len(names or rows):
+                spans.append((k, here, slice(start, stop)))
         whole = self._array(X, lost, info)
-        done = [
-            k
-            for k, start, stop, names in spans
-            if self.restored_[
-                [rows[n] for n in names if n in rows] if names else slice(None),
-                start:stop,
-            ].all()
-        ]
+        done = [k for k, here, times in spans if self.restored_[here, times].all()]
         out = raw.copy().load_data(verbose="ERROR")
         # Through `apply_function` MNE would copy once more.
         out._data[picks] = whole
@@ -192,7 +202,7 @@ class Completer(TransformerMixin, BaseEstimator):
         return out
 
     def _epochs(self, epochs: mne.BaseEpochs) -> mne.BaseEpochs:
-        picks = _eeg_picks(epochs.info)
+        picks = eeg_picks(epochs.info)
         info = mne.pick_info(epochs.info, picks, verbose="ERROR")
         X = epochs.get_data(picks=picks, copy=True, verbose="ERROR")
         lost = np.zeros(X.shape, dtype=bool)
@@ -215,108 +225,6 @@ def _without_noise(X: NDArray, info: mne.Info | None) -> tuple[NDArray, NDArray]
         sizes["window"] = round(WINDOW * rate)
     found = denoise_nonlocal(X, **sizes)
     return found.X, found.sigma
-
-
-def _eeg_picks(info: mne.Info) -> NDArray:
-    picks = mne.pick_types(info, eeg=True, exclude=())
-    if len(picks) < 2:
-        fail(
-            f"There are {len(picks)} EEG channels",
-            why="What one channel lost is restored from the others",
-            fix="check the channel types (set_channel_types)",
-        )
-    return np.asarray(picks)
-
-
-def annotation_origin(raw: mne.io.BaseRaw) -> float:
-    """Return the onset, seconds, that an annotation of the first sample has."""
-    # MNE counts from the measurement's date where there is one.
-    dated = raw.annotations.orig_time is not None
-    return float(raw.first_samp / raw.info["sfreq"]) if dated else 0.0
-
-
-def _bad_spans(raw: mne.io.BaseRaw) -> Any:
-    """Yield index, first and last sample and channels of each bad annotation."""
-    sfreq = raw.info["sfreq"]
-    first = annotation_origin(raw)
-    for k, annotation in enumerate(raw.annotations):
-        if not annotation["description"].upper().startswith("BAD"):
-            continue
-        onset = annotation["onset"] - first
-        start = max(0, round(onset * sfreq))
-        stop = min(raw.n_times, round((onset + annotation["duration"]) * sfreq))
-        if stop > start:
-            yield k, start, stop, tuple(annotation.get("ch_names") or ())
-
-
-def _long_gaps(lost: NDArray, limit: float) -> NDArray:
-    """Return samples in gaps of all channels longer than a limit, (..., n_times)."""
-    gap = lost.all(axis=-2)
-    long = np.zeros_like(gap)
-    for row, mark in zip(np.atleast_2d(gap), np.atleast_2d(long), strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]])))
-        for start, stop in edges.reshape(-1, 2):
-            mark[start:stop] = stop - start > limit
-    return long
-
-
-def electrode_directions(info: mne.Info) -> NDArray:
-    """Return positions about the centre of the sphere that fits them best.
-
-    Returns
-    -------
-    positions : ndarray, shape (n_channels, 3), metres
-        NaN for channels without a position; for all of them where fewer than four
-        have one.
-    """
-    places = np.array([ch["loc"][:3] for ch in info["chs"]])
-    known = np.isfinite(places).all(axis=1) & places.any(axis=1)
-    found = np.full_like(places, np.nan)
-    if known.sum() < 4:
-        return found
-    placed = places[known]
-    centre = placed.mean(axis=0)
-    radius = np.linalg.norm(placed - centre, axis=1).mean()
-
-    def distance(sphere: NDArray) -> NDArray:
-        away: NDArray = np.linalg.norm(placed - sphere[:3], axis=1) - sphere[3]
-        return away
-
-    found[known] = placed - least_squares(distance, [*centre, radius]).x[:3]
-    return found
-
-
-def _usable(
-    lost: NDArray, positions: NDArray | None, names: Any
-) -> tuple[NDArray, NDArray | None]:
-    """Return the channels that are completed together, and their positions.
-
-    Positions are needed where a channel has no data at all; channels without one
-    are then left out, if they lost nothing themselves.
-    """
-    n = lost.shape[-2]
-    dead = lost.all(axis=-1)
-    dead = dead if dead.ndim == 1 else dead.all(axis=0)
-    placed = np.zeros(n, bool)
-    if positions is not None:
-        placed = np.isfinite(positions).all(axis=1)
-    if placed.all():
-        return np.arange(n), positions
-    if not dead.any():
-        return np.arange(n), None
-    holes = lost.any(axis=-1)
-    holes = holes if holes.ndim == 1 else holes.any(axis=0)
-    nowhere = np.flatnonzero(~placed & (dead if not placed.any() else holes))
-    if len(nowhere):
-        which = [names[i] if names else str(i) for i in nowhere]
-        fail(
-            f"Positions of channels {listing(which)} are not known",
-            why="A channel without any data is restored from where it sits among "
-            "the others",
-            fix="set a montage (raw.set_montage('standard_1005')), or drop them",
-        )
-    assert positions is not None
-    return np.flatnonzero(placed), positions[placed]
 
 
 def interval(

@@ -9,7 +9,8 @@ from sklearn.base import clone
 
 from eegtensor import EEGTensorError
 from eegtensor.features import Completer
-from eegtensor.features.completer import electrode_directions, interval
+from eegtensor.features._losses import electrode_directions
+from eegtensor.features.completer import interval
 
 NAMES = ["Fz", "Cz", "Pz", "C3", "C4", "P3", "P4", "Oz", "F3", "F4"]
 SFREQ = 100.0
@@ -100,6 +101,48 @@ def test_a_recording_that_begins_late(raw) -> None:
     assert completer.restored_[:, 100:120].all()
     assert completer.restored_.sum() == 200
     assert len(out.annotations) == 0
+
+
+def test_annotations_of_other_channels_stay(raw) -> None:
+    given = raw.copy().set_annotations(
+        mne.Annotations(
+            [2.0, 4.0, 6.0],
+            [0.1, 0.1, 0.1],
+            ["BAD", "BAD", "BAD"],
+            ch_names=[("EOG",), ("EOG", "Fz"), ("Fz",)],
+        )
+    )
+    completer = Completer()
+    out = completer.fit_transform(given)
+    assert completer.restored_.sum() == completer.restored_[0].sum() == 20
+    assert out.annotations.onset.tolist() == [2.0, 4.0]
+
+
+def test_everything_is_lost(raw) -> None:
+    given = raw.copy()
+    given.info["bads"] = list(NAMES)
+    with pytest.raises(EEGTensorError, match="lost from beginning to end"):
+        Completer().fit_transform(given)
+
+
+def test_a_few_samples_are_no_data(raw) -> None:
+    given = raw.copy()
+    given.info["chs"][7]["loc"][:3] = np.nan
+    given._data[2, 6:] = np.nan
+    completer = Completer()
+    assert np.isfinite(completer.fit_transform(given).get_data()).all()
+    assert completer.table_["kind"].tolist() == ["channel"]
+
+
+def test_trials_too_long_to_restore(raw) -> None:
+    epochs = mne.make_fixed_length_epochs(raw, 1.5, preload=True, verbose="error")
+    epochs._data[3] = np.nan
+    epochs._data[5, 1, 20:60] = np.nan
+    completer = Completer()
+    out = completer.fit_transform(epochs).get_data(picks="eeg")
+    assert np.isnan(out[3]).all() and np.isfinite(np.delete(out, 3, axis=0)).all()
+    assert completer.left_[3].all() and completer.left_.sum() == 150
+    assert completer.table_["cells"].tolist() == [40]
 
 
 def test_epochs(raw) -> None:

@@ -47,6 +47,16 @@ def background(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return slow / slow.std()
 
 
+@pytest.mark.parametrize("flat", [0.0, 1e-3, 1e3])
+def test_channels_without_noise_stand_aside(flat: float) -> None:
+    rng = np.random.default_rng(4)
+    X = responses(12) + 0.3 * rng.standard_normal((12, 6, 96))
+    alone = denoise_nonlocal(X)
+    beside = denoise_nonlocal(np.concatenate([X, np.full((12, 1, 96), flat)], axis=1))
+    np.testing.assert_array_equal(beside.X[:, :6], alone.X)
+    assert (beside.X[:, 6] == flat).all() and beside.sigma[6] == 0.0
+
+
 class TestClosedForm:
     @pytest.mark.parametrize("weight", [0.3, 2.0])
     @pytest.mark.parametrize("eps", [0.0, 0.1])

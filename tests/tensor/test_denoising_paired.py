@@ -196,6 +196,17 @@ class TestParts:
         torch.testing.assert_close(with_signal.space, without.space)
         torch.testing.assert_close(with_signal.time, without.time)
 
+    def test_what_is_known_of_each_trial_is_no_noise(self) -> None:
+        rng = np.random.default_rng(5)
+        codes = torch.zeros(200, dtype=torch.int64)
+        N = torch.tensor(rng.standard_normal((200, 3, 20)))
+        own = torch.tensor(5 * rng.standard_normal((200, 3, 1))) * torch.ones(20)
+        without = unrepeated_noise(N, codes)
+        known = unrepeated_noise(N + own, codes, own)
+        torch.testing.assert_close(known, without)
+        unknown = unrepeated_noise(N + own, codes)
+        assert unknown.space_back.norm() > 2 * without.space_back.norm()
+
     def test_shifts_are_found(self) -> None:
         rng = np.random.default_rng(0)
         template = torch.tensor(responses(1, 0.0, 0.0, 0))

@@ -29,11 +29,11 @@ def fit_mdt(problem: Problem, random_state: int) -> Predict:
     best = choose(
         problem.values, problem.seen, window, rng, MAX_ITER, STEPS, shrink=True
     )
-    learned_from = problem.values.shape
+    learned_from = problem
 
     def predict(problem: Problem) -> Estimate:
         state = Gaps(problem.values, problem.seen, window)
-        if problem.values.shape == learned_from:
+        if problem.of_the_trials_of(learned_from):
             state.resume(best, STEPS, shrink=True)
         else:
             state.response = best.response
@@ -48,11 +48,11 @@ def fit_mmes(problem: Problem, random_state: int, start: Predict) -> Predict:
     window = min(MMES_WINDOW, problem.values.shape[-1])
     model = Manifold(window, LATENT, NOISE, random_state)
     model.fit(problem.values, problem.seen, start(problem).values, MMES_STEPS)
-    learned_from = problem.values.shape
+    learned_from = problem
 
     def predict(problem: Problem) -> Estimate:
         values, seen = problem.values, problem.seen
-        if values.shape == learned_from:
+        if problem.of_the_trials_of(learned_from):
             found = model.restore(values, seen, model.filled, passes=1)
         else:
             first = start(problem).values

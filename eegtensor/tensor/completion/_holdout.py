@@ -53,6 +53,9 @@ def learn_methods(
 ) -> tuple[list[str], list[Predict]]:
     """Return the methods that are tried and what they learned, the main one first."""
     reduced = trial.reduced
+    if reduced.values.shape[2] == 1 and method in ("auto", "delay"):
+        # One sample has no delays.
+        method = "gaussian"
     if method not in ("auto", "delay"):
         return [method], [METHODS[method](reduced, random_state)]
     where = torch.from_numpy(trial.hidden > 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,9 @@ FEWEST = 8
 # Cells from which is learned at most, and samples of a piece of a long recording.
 LEARN_CELLS = 600_000
 PIECE = 4096
+# Cells that are completed together, and samples on both sides that help.
+PART_CELLS = 1 << 20
+BESIDE = 512
 
 
 class Prepared(NamedTuple):
@@ -27,9 +32,11 @@ class Prepared(NamedTuple):
     Attributes
     ----------
     problem : Problem
-        Of the channels with data.
-    live : Tensor of bool, shape (n_channels,)
+        Of the channels with data that vary.
+    live, varied : Tensor of bool, shape (n_channels,)
+        Whether a channel holds data, and whether these are not all one value.
     mean : Tensor, shape (n_channels,)
+        Zero for channels without data.
     original : Tensor, shape (n_trials, n_channels, n_times)
     seen : Tensor of bool, same shape
     positions : Tensor, shape (n_channels, 3) | None
@@ -37,6 +44,7 @@ class Prepared(NamedTuple):
 
     problem: Problem
     live: Tensor
+    varied: Tensor
     mean: Tensor
     original: Tensor
     seen: Tensor
@@ -76,31 +84,37 @@ def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
     count = seen.sum(dim=(0, 2))
     live = count >= min(FEWEST, seen.shape[0] * seen.shape[2])
     if not bool(live.any()):
-        fail("no channel holds data", fix="look at mask: True is observed")
+        fail(
+            f"no channel holds data ({FEWEST} observed samples or more)",
+            fix="look at mask: True is observed",
+        )
     places = None if positions is None else _places(positions, X)
     if places is None and not bool(live.all()):
         fail(
-            f"channels {listing((~live).nonzero()[:, 0].tolist())} hold no data, and "
-            "there are no positions",
+            f"channels {listing((~live).nonzero()[:, 0].tolist())} hold no data "
+            f"(fewer than {FEWEST} observed samples), and there are no positions",
             why="Such a channel can be told only from where it sits among the others",
             fix="give positions (set a montage), or drop these channels",
         )
     known = torch.where(seen, original, 0.0).double()
     mean = known.sum(dim=(0, 2)) / count.clamp_min(1)
     mean = torch.where(live, mean, 0.0)
-    known = torch.where(seen, known - mean[:, None], 0.0)[:, live]
-    power = (known**2).sum(dim=(0, 2)) / count[live]
-    scale = power.sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)
-    some = seen[:, live]
+    # A flat channel (the reference) is its value; as a signal of no power it would
+    # only spoil the precision of the others.
+    first = torch.where(seen, original, -math.inf).amax(dim=(0, 2))
+    varied = live & (seen & (original != first[:, None])).any(dim=2).any(dim=0)
+    mean = torch.where(live & ~varied, first.double(), mean)
+    known = torch.where(seen, known - mean[:, None], 0.0)[:, varied]
+    scale = ((known**2).sum(dim=(0, 2)) / count[varied]).sqrt()
+    some = seen[:, varied]
     changes = (some[:, :, 1:] != some[:, :, :-1]).any(dim=1).double().mean()
     empty = (~some).all(dim=1)
     # Runs in single channels rather than gaps in all or scattered cells.
     runs = (~some).sum() - empty.sum() * some.shape[1]
     steady = bool(changes < 0.5) and bool(2 * runs > (~some).sum())
-    here = None if places is None else places[live]
+    here = None if places is None else places[varied]
     problem = Problem(known / scale[:, None], some, here, scale, steady)
-    return Prepared(problem, live, mean, original, seen, places)
+    return Prepared(problem, live, varied, mean, original, seen, places)
 
 
 def _places(positions: object, X: Tensor) -> Tensor:
@@ -151,6 +165,40 @@ def excerpt(problem: Problem, kinds: NDArray[np.int8]) -> Excerpt:
         return torch.stack([signals[t, :, times] for t, times in pieces])
 
     return Excerpt(
-        problem._replace(values=cut(problem.values), seen=cut(problem.seen)),
+        problem._replace(
+            values=cut(problem.values), seen=cut(problem.seen), origin=object()
+        ),
         np.stack([kinds[t, :, times] for t, times in pieces]),
     )
+
+
+class Part(NamedTuple):
+    """A part of a long recording, with what stands beside it.
+
+    Attributes
+    ----------
+    trials, times : slice
+        Of the recording.
+    inner : slice
+        Of `times`: without what stands beside.
+    """
+
+    trials: slice
+    times: slice
+    inner: slice
+
+
+def parts(shape: torch.Size) -> Iterator[Part]:
+    """Yield parts that together hold every cell once, small enough for the memory."""
+    n_trials, n_channels, n_times = shape
+    length = n_times
+    if n_channels * n_times > PART_CELLS:
+        length = max(4 * BESIDE, PART_CELLS // n_channels)
+    n = max(1, PART_CELLS // max(1, n_channels * n_times))
+    for trial in range(0, n_trials, n):
+        for begin in range(0, n_times, length):
+            end = min(begin + length, n_times)
+            first = max(0, begin - BESIDE)
+            times = slice(first, min(end + BESIDE, n_times))
+            inner = slice(begin - first, end - first)
+            yield Part(slice(trial, trial + n), times, inner)

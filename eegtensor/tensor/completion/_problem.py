@@ -22,6 +22,8 @@ class Problem(NamedTuple):
         Power before, as a standard deviation: what a unit is worth.
     steady : bool
         Whether the channels that are lost stay the same for a while.
+    origin : object
+        The same for problems of the same trials.
     """
 
     values: Tensor
@@ -29,6 +31,11 @@ class Problem(NamedTuple):
     positions: Tensor | None
     scale: Tensor
     steady: bool
+    origin: object = None
+
+    def of_the_trials_of(self, other: Problem) -> bool:
+        """Return whether only the cells that are seen differ."""
+        return self.origin is other.origin and self.values.shape == other.values.shape
 
 
 class Estimate(NamedTuple):

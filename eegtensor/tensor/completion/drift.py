@@ -137,7 +137,9 @@ def fit_drift(
         else:
             slow = course_of(problem)
             rest = torch.where(problem.seen, problem.values - slow, 0.0) / scale
-            quick = inner._replace(values=rest, seen=problem.seen)
+            quick = inner._replace(
+                values=rest, seen=problem.seen, origin=problem.origin
+            )
         found = predict_rest(quick)
         assert found.variance is not None
         spread = found.variance * scale**2 + bridge_variance(slow, problem.seen, lags)

@@ -141,7 +141,7 @@ def fit_delay(
         if problem.values is learned_from.values:
             return _estimate(hidden, learned_from.seen)
         trials = _conditional(problem, generator)
-        if problem.values.shape == learned_from.values.shape:
+        if problem.of_the_trials_of(learned_from):
             # What was hidden while learning belongs to the data as well.
             trials.resume(hidden)
             trials.advance(model, steps // 2, nugget=NUGGET)

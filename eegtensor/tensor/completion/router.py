@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor._check import check_option
@@ -21,8 +22,8 @@ from eegtensor.tensor.completion._kinds import (
     SCATTERED,
     kinds_of,
 )
-from eegtensor.tensor.completion._prepare import excerpt, prepare
-from eegtensor.tensor.completion.methods import METHODS, Problem
+from eegtensor.tensor.completion._prepare import excerpt, parts, prepare
+from eegtensor.tensor.completion.methods import METHODS, Predict, Problem
 
 
 class Restored(NamedTuple):
@@ -32,7 +33,8 @@ class Restored(NamedTuple):
     ----------
     kind : str
         "scattered" cells, "run" (a channel for a while), "gap" (all channels
-        for a while) or "channel" (a channel for the whole recording).
+        for a while), "channel" (a channel for the whole recording) or "flat"
+        (cells of channels that hold one value, which they take).
     cells : int
     method : str
         Methods and their weights.
@@ -52,10 +54,10 @@ class Completion(NamedTuple):
 
     Attributes
     ----------
-    X : array, the shape and dtype given
+    X : array, the shape and dtype given (integers become float64)
         Observed cells are unchanged, bit for bit.
     std : array, same shape
-        X +- 1.645 std is a 90 % interval; zero where observed.
+        X +- 1.645 std is a 90 % interval; zero where observed or flat.
     table : tuple of Restored
     """
 
@@ -108,17 +110,20 @@ def complete(
     tensor = floating(X)
     # Masks, patterns and draws are made on the CPU; so is the rest.
     prepared = prepare(tensor.detach().cpu(), mask, positions)
-    problem, live = prepared.problem, prepared.live
+    problem, live, varied = prepared.problem, prepared.live, prepared.varied
     values = tensor.new_zeros(prepared.shape, dtype=torch.float64)
     std = torch.zeros_like(values)
     rows: list[Restored] = []
     if not bool(problem.seen.all()):
         found, spread, rows = _restore(problem, method, random_state)
         scale = problem.scale[:, None]
-        values[:, live], std[:, live] = found * scale, spread * scale
+        values[:, varied], std[:, varied] = found * scale, spread * scale
     else:
-        values[:, live] = problem.values * problem.scale[:, None]
-    values[:, live] += prepared.mean[live][:, None]
+        values[:, varied] = problem.values * problem.scale[:, None]
+    values += prepared.mean[:, None]
+    flat = int((~prepared.seen[:, live & ~varied]).sum())
+    if flat:
+        rows.append(Restored("flat", flat, "constant 1.00", 0.0))
     if not bool(live.all()):
         cells, error = restore_channels(values, std, prepared)
         rows.append(Restored(NAMES[CHANNEL], cells, "spline 1.00", error))
@@ -140,20 +145,48 @@ def _restore(
     trial = make_trial(part.problem, part.kinds, rng)
     names, predictors = learn_methods(trial, method, random_state)
     choices = weigh(trial, predictors, rng)
-    main = predictors[0](problem)
-    values, variance = main.values, main.variance
+    values, std = torch.empty_like(problem.values), torch.empty_like(problem.values)
+    pieces = list(parts(problem.values.shape))
+    for piece in pieces:
+        at = piece.trials, slice(None), piece.times
+        own = problem
+        if len(pieces) > 1:
+            own = problem._replace(
+                values=problem.values[at], seen=problem.seen[at], origin=object()
+            )
+        found = _mixed(own, kinds[at], predictors, choices)
+        here, inner = (piece.trials, slice(None)), (..., piece.inner)
+        begin = piece.times.start + piece.inner.start
+        columns = slice(begin, begin + found[0][inner].shape[-1])
+        values[(*here, columns)], std[(*here, columns)] = (x[inner] for x in found)
+    rows = []
+    for kind in (SCATTERED, RUN, GAP):
+        cells = int((kinds == kind).sum())
+        if cells:
+            choice = choices.get(kind) or untried(len(names))
+            words = _words(names, choice)
+            rows.append(Restored(NAMES[kind], cells, words, choice.error))
+    return values, std, rows
+
+
+def _mixed(
+    problem: Problem,
+    kinds: NDArray[np.int8],
+    predictors: list[Predict],
+    choices: dict[int, Choice],
+) -> tuple[Tensor, Tensor]:
+    """Return values by the methods as they are weighed, and their std."""
+    values, variance = predictors[0](problem)
     std = torch.ones_like(values) if variance is None else variance.sqrt()
     mixed, spread = values.clone(), std.clone()
-    rows = []
     others: dict[int, Tensor] = {}
     for kind in (SCATTERED, RUN, GAP):
         where = torch.from_numpy(kinds == kind)
-        cells = int(where.sum())
-        if not cells:
+        if not bool(where.any()):
             continue
-        choice = choices.get(kind) or untried(len(names))
+        choice = choices.get(kind) or untried(len(predictors))
         total = float(choice.weights[0]) * values
-        for k in range(1, len(names)):
+        for k in range(1, len(predictors)):
             weight = float(choice.weights[k])
             if weight > 0.01:
                 if k not in others:
@@ -161,8 +194,7 @@ def _restore(
                 total = total + weight * others[k]
         mixed = torch.where(where, total, mixed)
         spread = torch.where(where, choice.widen * std, spread)
-        rows.append(Restored(NAMES[kind], cells, _words(names, choice), choice.error))
-    return mixed, spread, rows
+    return mixed, spread
 
 
 def _words(names: list[str], choice: Choice) -> str:

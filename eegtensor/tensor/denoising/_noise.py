@@ -105,7 +105,10 @@ def noise_level(X: Array) -> Array:
     weights = X.new_tensor(FOURTH)
     fine = X.unfold(-1, len(FOURTH), 1) @ (weights / weights.norm())
     fine = fine.movedim(-2, 0).flatten(1)
-    return fine.abs().median(dim=1).values / NORMAL_MEDIAN
+    level = fine.abs().median(dim=1).values / NORMAL_MEDIAN
+    # Of a constant, rounding is left.
+    tiny = 64.0 * torch.finfo(X.dtype).eps * X.abs().movedim(-2, 0).flatten(1).amax(1)
+    return torch.where(level > tiny, level, 0.0)
 
 
 def unrepeated_noise(

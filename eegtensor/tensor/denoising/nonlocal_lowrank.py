@@ -180,10 +180,12 @@ def denoise_nonlocal(
     level = _level(signals, sigma)
     if not bool((level > 0.0).any()):
         return Denoised(signals.clone(), level, (signals.shape[-2],) * n_iter, 0.0)
-    # A channel without noise keeps its unit: nothing will be taken from it.
-    unit = torch.where(level > 0.0, level, 1.0)[:, None]
-    Z, ranks, group_rank = _rounds(signals / unit, form, *shape)
-    clean = torch.where(level[:, None] > 0.0, Z * unit, signals)
+    # A channel without noise has no unit in which to stand beside the others.
+    noisy = level > 0.0
+    unit = level[noisy, None]
+    Z, ranks, group_rank = _rounds(signals[..., noisy, :] / unit, form, *shape)
+    clean = signals.clone()
+    clean[..., noisy, :] = Z * unit
     return Denoised(clean, level, ranks, group_rank)
 
 

@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from eegtensor import EEGTensorError
-from eegtensor.tensor.completion import METHODS, complete, gaussian_fit, gaussian_mean
+from eegtensor.tensor.completion import (
+    METHODS,
+    _prepare,
+    complete,
+    gaussian_fit,
+    gaussian_mean,
+)
 from eegtensor.tensor.completion._kinds import GAP, RUN, SCATTERED, hide, kinds_of
 
 
@@ -106,6 +112,21 @@ def test_channel_without_data_takes_the_spline(rng: np.random.Generator) -> None
         complete(x, seen)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e6])
+def test_interval_of_channels_without_data_covers(
+    rng: np.random.Generator, unit: float
+) -> None:
+    where, covers = places(16), []
+    x = unit * scalp(rng, 16, 400)[0]
+    for dead in rng.permutation(16).reshape(8, 2):
+        seen = np.ones(x.shape, bool)
+        seen[dead] = False
+        found = complete(x, seen, positions=where)
+        inside = np.abs(found.X - x) <= 1.6448536 * found.std
+        covers.append(inside[dead].mean())
+    assert 0.83 <= np.mean(covers) <= 0.97
+
+
 def test_trials_have_ends(rng: np.random.Generator) -> None:
     x = scalp(rng, 6, 160, n_trials=12)
     seen = rng.random(x.shape) > 0.3
@@ -170,6 +191,56 @@ def test_one_method_alone(rng: np.random.Generator, method: str) -> None:
     assert nrmse(x, found.X, seen) < 1.0
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_flat_channel_spoils_nothing(rng: np.random.Generator, value: float) -> None:
+    x = scalp(rng, 6, 800)[0]
+    seen = losses(rng, x.shape, "scattered")
+    flat = np.vstack([x, np.full((1, 800), value)])
+    found = complete(flat, np.vstack([seen, seen[:1]]))
+    alone = complete(x, seen)
+    np.testing.assert_array_equal(found.X[:6], alone.X)
+    assert (found.X[6] == value).all() and (found.std[6] == 0).all()
+    assert found.table[:-1] == alone.table
+    assert found.table[-1][:2] == ("flat", (~seen[0]).sum())
+    everything = complete(flat[6:], seen[:1])
+    assert (everything.X == value).all()
+
+
+def test_trials_of_one_sample(rng: np.random.Generator) -> None:
+    x = scalp(rng, 6, 200)[0].T[..., None]
+    seen = rng.random(x.shape) > 0.1
+    found = complete(x, seen)
+    assert (found.X[seen] == x[seen]).all() and nrmse(x, found.X, seen) < 1.0
+
+
+def test_gain_of_a_channel_does_not_matter(rng: np.random.Generator) -> None:
+    x = scalp(rng, 6, 800)[0]
+    seen = losses(rng, x.shape, "mixture")
+    gain = np.array([1, 1e3, 1e-3, 7, 1e-6, 50.0])[:, None]
+    # Large channels count for more when methods are weighed, and for nothing else.
+    for method in ("gaussian", "delay"):
+        one = complete(x, seen, method=method).X
+        two = complete(gain * x, seen, method=method).X / gain
+        np.testing.assert_allclose(two, one, atol=0.02 * x.std())
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 9000), (30, 8, 300)])
+def test_parts_of_a_long_recording_join(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    x = scalp(rng, shape[1], shape[2], shape[0])
+    seen = losses(rng, x.shape, "run")
+    monkeypatch.setattr(_prepare, "LEARN_CELLS", 20_000)
+    whole = complete(x, seen)
+    monkeypatch.setattr(_prepare, "PART_CELLS", 22_000)
+    found = complete(x, seen)
+    assert (found.X[seen] == x[seen]).all() and found.table == whole.table
+    assert nrmse(x, found.X, seen) <= 1.01 * nrmse(x, whole.X, seen)
+    assert nrmse(whole.X, found.X, seen) < 0.05
+    ratio = found.std[~seen] / whole.std[~seen]
+    assert 0.9 < np.median(ratio) < 1.1 and (ratio > 0.3).all()
+
+
 def test_nothing_lost(rng: np.random.Generator) -> None:
     x = scalp(rng, 4, 100)[0]
     found = complete(x)
@@ -180,6 +251,8 @@ def test_mistakes_are_named() -> None:
     x = np.zeros((4, 50))
     with pytest.raises(EEGTensorError, match="no channel holds data"):
         complete(np.full((4, 50), np.nan))
+    with pytest.raises(EEGTensorError, match="8 observed samples or more"):
+        complete(np.where(np.arange(7) > 0, np.ones((4, 7)), np.nan))
     with pytest.raises(EEGTensorError, match="mask has shape"):
         complete(x, np.ones((3, 50), bool))
     with pytest.raises(EEGTensorError, match="channels 2 hold infinity"):
@@ -218,6 +291,22 @@ def test_hidden_cells_are_few_observed_and_of_the_kind(
     assert set(np.unique(hidden)) >= {0, *np.unique(kinds[kinds > 0])}
     assert seen[hidden > 0].all()
     assert (hidden > 0).sum() <= 0.2 * seen.sum()
+
+
+def test_hidden_gaps_are_as_far_from_others_as_they_are_long(
+    rng: np.random.Generator,
+) -> None:
+    seen = np.ones((2, 3, 400), bool)
+    for start in range(20, 380, 25):
+        seen[:, :, start : start + 6] = False
+    hidden = (hide(seen, kinds_of(seen), rng) == GAP).all(axis=1)
+    lost = hidden | ~seen.all(axis=1)
+    assert hidden.any()
+    for row, trial in zip(hidden, lost, strict=True):
+        for start in np.flatnonzero(np.diff(row.astype(int), prepend=0) == 1):
+            assert row[start : start + 6].all()
+            around = np.r_[start - 6 : start, start + 6 : start + 12]
+            assert not trial[around].any()
 
 
 def yardstick() -> ModuleType:

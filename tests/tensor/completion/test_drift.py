@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from eegtensor.tensor.completion import complete
-from eegtensor.tensor.completion.drift import bridge_variance, slow_part
+from eegtensor.tensor.completion._prepare import prepare
+from eegtensor.tensor.completion.drift import bridge_variance, fit_drift, slow_part
 
 
 def test_slow_part_is_the_smoother_solved_densely() -> None:
@@ -68,3 +69,19 @@ def test_walking_electrodes_are_restored_better_than_by_a_straight_line() -> Non
     assert error(done.X) < 0.7 * error(complete(x, seen, method="delay").X)
     inside = np.abs(done.X - x)[lost] <= 1.645 * done.std[lost]
     assert 0.8 < inside.mean() < 0.97
+
+
+def test_variance_beside_drift_is_in_the_unit_of_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    t = np.arange(4000)
+    slow = 10 * np.sin(2 * np.pi * t / 4000)
+    x = torch.from_numpy(slow + rng.standard_normal((4, 4000)))
+    seen = torch.from_numpy(rng.random(x.shape) > 0.2)
+    problem = prepare(x, seen, None).problem
+    found = fit_drift(problem, 0)(problem)
+    assert found.variance is not None
+    lost = ~seen[None]
+    truth = (x - x[seen].mean()) / problem.scale[:, None]
+    told = found.variance[lost].mean().sqrt()
+    missed = (found.values - truth)[lost].square().mean().sqrt()
+    assert 0.7 < told / missed < 1.5

@@ -9,7 +9,7 @@ import torch
 from eegtensor import EEGTensorError
 from eegtensor.tensor.completion import lag_covariances
 from eegtensor.tensor.completion._conditional import Conditioner, Stretch, process
-from eegtensor.tensor.completion.delay import gaps
+from eegtensor.tensor.completion.delay import Conditional, gaps
 from eegtensor.tensor.completion.spectrum import (
     average,
     convolve,
@@ -134,6 +134,16 @@ def test_draws_have_the_conditional_covariance(rng: np.random.Generator) -> None
     expected = (dense[m][:, m] - gain @ dense[~m][:, m]).diagonal()
     variance = (draws**2).mean(dim=1).reshape(-1)[m]
     torch.testing.assert_close(variance, expected, rtol=0.15, atol=0.02)
+
+
+def test_conditioning_begins_where_it_is_told(rng: np.random.Generator) -> None:
+    x, start = torch.from_numpy(rng.standard_normal((2, 3, 4, 50)))
+    seen = torch.from_numpy(rng.random(x.shape) > 0.3)
+    generator = torch.Generator().manual_seed(0)
+    trials = Conditional(torch.where(seen, x, 0.0), seen, 1, generator)
+    trials.start(start)
+    found = trials.state[:, : len(x), :50].permute(1, 0, 2)
+    assert torch.equal(found, torch.where(seen, 0.0, start))
 
 
 def test_gaps_are_found_by_length() -> None:

@@ -1,0 +1,116 @@
+"""What a recording has lost, and where its channels lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mne
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from eegtensor._check import fail, listing
+from eegtensor.tensor.completion._prepare import FEWEST
+
+
+def eeg_picks(info: mne.Info) -> NDArray:
+    picks = mne.pick_types(info, eeg=True, exclude=())
+    if len(picks) < 2:
+        fail(
+            f"There are {len(picks)} EEG channels",
+            why="What one channel lost is restored from the others",
+            fix="check the channel types (set_channel_types)",
+        )
+    return np.asarray(picks)
+
+
+def annotation_origin(raw: mne.io.BaseRaw) -> float:
+    """Return the onset, seconds, that an annotation of the first sample has."""
+    # MNE counts from the measurement's date where there is one.
+    dated = raw.annotations.orig_time is not None
+    return float(raw.first_samp / raw.info["sfreq"]) if dated else 0.0
+
+
+def bad_spans(raw: mne.io.BaseRaw) -> Any:
+    """Yield index, first and last sample and channels of each bad annotation."""
+    sfreq = raw.info["sfreq"]
+    first = annotation_origin(raw)
+    for k, annotation in enumerate(raw.annotations):
+        if not annotation["description"].upper().startswith("BAD"):
+            continue
+        onset = annotation["onset"] - first
+        start = max(0, round(onset * sfreq))
+        stop = min(raw.n_times, round((onset + annotation["duration"]) * sfreq))
+        if stop > start:
+            yield k, start, stop, tuple(annotation.get("ch_names") or ())
+
+
+def long_gaps(lost: NDArray, limit: float) -> NDArray:
+    """Return samples in gaps of all channels longer than a limit, (..., n_times)."""
+    gap = lost.all(axis=-2)
+    long = np.zeros_like(gap)
+    for row, mark in zip(np.atleast_2d(gap), np.atleast_2d(long), strict=True):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]])))
+        for start, stop in edges.reshape(-1, 2):
+            mark[start:stop] = stop - start > limit
+    return long
+
+
+def electrode_directions(info: mne.Info) -> NDArray:
+    """Return positions about the centre of the sphere that fits them best.
+
+    Returns
+    -------
+    positions : ndarray, shape (n_channels, 3), metres
+        NaN for channels without a position; for all of them where fewer than four
+        have one.
+    """
+    places = np.array([ch["loc"][:3] for ch in info["chs"]])
+    known = np.isfinite(places).all(axis=1) & places.any(axis=1)
+    found = np.full_like(places, np.nan)
+    if known.sum() < 4:
+        return found
+    placed = places[known]
+    centre = placed.mean(axis=0)
+    radius = np.linalg.norm(placed - centre, axis=1).mean()
+
+    def distance(sphere: NDArray) -> NDArray:
+        away: NDArray = np.linalg.norm(placed - sphere[:3], axis=1) - sphere[3]
+        return away
+
+    found[known] = placed - least_squares(distance, [*centre, radius]).x[:3]
+    return found
+
+
+def usable(
+    lost: NDArray, positions: NDArray | None, names: Any
+) -> tuple[NDArray, NDArray | None]:
+    """Return the channels that are completed together, and their positions.
+
+    Positions are needed where a channel has no data at all; channels without one
+    are then left out, if they lost nothing themselves.
+    """
+    n = lost.shape[-2]
+    # As `complete` counts: a few samples are no data yet.
+    seen = (~lost).swapaxes(0, -2).reshape(n, -1)
+    dead = seen.sum(axis=1) < min(FEWEST, seen.shape[1])
+    placed = np.zeros(n, bool)
+    if positions is not None:
+        placed = np.isfinite(positions).all(axis=1)
+    if placed.all():
+        return np.arange(n), positions
+    if not dead.any():
+        return np.arange(n), None
+    holes = lost.any(axis=-1)
+    holes = holes if holes.ndim == 1 else holes.any(axis=0)
+    nowhere = np.flatnonzero(~placed & (dead if not placed.any() else holes))
+    if len(nowhere):
+        which = [names[i] if names else str(i) for i in nowhere]
+        fail(
+            f"Positions of channels {listing(which)} are not known",
+            why="A channel without any data is restored from where it sits among "
+            "the others",
+            fix="set a montage (raw.set_montage('standard_1005')), or drop them",
+        )
+    assert positions is not None
+    return np.flatnonzero(placed), positions[placed]
