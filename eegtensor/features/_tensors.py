@@ -18,55 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from torch import Tensor
 
-from eegtensor._check import check_lengths, fail, listing
+from eegtensor._check import check_lengths, fail
 from eegtensor.features._base import DomainTransformer, check_fitted
+from eegtensor.features._trials import check_tensor, observed_scores
 from eegtensor.tensor.kernels import squared_norm
 
 # On normal equations, relative to their mean diagonal.
 RIDGE = 1e-9
 # Cells of trials that are worked on at a time: bounds memory.
 _CELLS = 500_000
-
-
-def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
-    """Return trials (n_trials, d1, ..., dm) as a float array, NaN where missing.
-
-    Raises
-    ------
-    EEGTensorError
-        If X is no numeric array of three or more axes, its trials have another
-        shape than `shape`, or a trial holds infinity or nothing but NaN.
-    """
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-    array = np.asarray(X)
-    if isinstance(X, np.ma.MaskedArray):
-        array = np.ma.filled(X.astype(np.result_type(X, np.float32)), np.nan)
-    if array.dtype.kind not in "fiu":
-        fail(f"X has dtype {array.dtype}, not real numbers")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    if array.ndim < 3 or 0 in array.shape:
-        fail(
-            f"X has shape {array.shape}",
-            fix="give one or more trials of shape (n_trials, d1, d2, ...), such as "
-            "channels x frequencies x times",
-        )
-    if shape is not None and array.shape[1:] != shape:
-        fail(
-            f"Trials have shape {array.shape[1:]}, fit saw {shape}",
-            fix="use the same channels, frequencies and times as in fit",
-        )
-    flat = array.reshape(len(array), -1)
-    if np.isfinite(np.einsum("ij,ij->", flat, flat, dtype=np.float64)):
-        return array
-    infinite = np.flatnonzero(np.isinf(flat).any(axis=1))
-    if len(infinite):
-        fail(f"Trials {listing(infinite)} hold infinity", fix="drop them or set NaN")
-    empty = np.flatnonzero(np.isnan(flat).all(axis=1))
-    if len(empty):
-        fail(f"Trials {listing(empty)} hold nothing but NaN", fix="drop them")
-    return array
 
 
 def pieces(shape: Sequence[int]) -> list[slice]:
@@ -161,8 +121,9 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         missing |= self._unseen
         if not missing.any():
             return torch.from_numpy(centred), None
-        centred[missing] = 0.0
-        return torch.from_numpy(centred), torch.from_numpy(~missing)
+        np.copyto(centred, 0.0, where=missing)
+        observed = np.logical_not(missing, out=missing)
+        return torch.from_numpy(centred), torch.from_numpy(observed)
 
     def transform(
         self,
@@ -231,43 +192,15 @@ class LinearFeatures(TensorFeatures):
         holes = (~observed.flatten(1).all(dim=1)).nonzero()[:, 0]
         for part in pieces((len(holes), *X.shape[1:])):
             some = holes[part]
-            scores[some] = self._masked_scores(X[some], observed[some])
+            # X is zero where it is missing.
+            scores[some] = observed_scores(
+                observed[some],
+                self._correlate(X[some]),
+                self._decode,
+                self._correlate,
+                RIDGE * self._level(),
+            )
         return scores
-
-    def _masked_scores(self, X: Tensor, observed: Tensor) -> Tensor:
-        """Return least squares over the observed cells, by conjugate gradients.
-
-        The normal equations of each trial are applied, never formed: patterns are
-        many in a Tucker model and each trial misses other cells.
-        """
-        n_features = self._n_features_out
-        weight = observed.double()
-        level = RIDGE * self._level()
-
-        def normal(S: Tensor) -> Tensor:
-            dtype = self._dtype()
-            whole = self._decode(S.to(dtype)).double() * weight
-            return self._correlate(whole.to(dtype)).double() + level * S
-
-        # X is zero where it is missing.
-        b = self._correlate(X).double()
-        S = torch.zeros_like(b)
-        R = b.clone()
-        P = R.clone()
-        old = (R * R).sum(dim=1, keepdim=True)
-        stop = (1e-10**2) * old
-        for _ in range(min(10 * n_features, 500)):
-            going = old > stop
-            if not bool(going.any()):
-                break
-            AP = normal(P)
-            curvature = (P * AP).sum(dim=1, keepdim=True)
-            step = torch.where(going & (curvature > 0), old / curvature, 0.0)
-            S, R = S + step * P, R - step * AP
-            new = (R * R).sum(dim=1, keepdim=True)
-            P = R + torch.where(going, new / old.clamp_min(1e-300), 0.0) * P
-            old = torch.where(going, new, old)
-        return S.to(self._dtype())
 
     def _dtype(self) -> torch.dtype:
         return torch.float32 if self.mean_.dtype == np.float32 else torch.float64

@@ -13,6 +13,7 @@ from eegtensor._check import check_lengths, fail
 from eegtensor.features._base import check_fitted, class_codes
 from eegtensor.features._tensors import PatternFeatures
 from eegtensor.features.tucker import axis_ranks
+from eegtensor.tensor._missing import squared_error
 from eegtensor.tensor.hopls import hopls
 from eegtensor.tensor.kernels import squared_norm
 
@@ -73,7 +74,7 @@ class HOPLS(PatternFeatures):
         self.patterns_ = model.patterns.numpy()
         self.loadings_ = model.loadings.numpy()
         self.n_iter_ = len(self.patterns_)
-        left = squared_norm(X - self._decode(model.scores))
+        left = squared_error(X, None, lambda part: self._decode(model.scores[part]))
         self.fit_ = 1.0 - math.sqrt(left / squared_norm(X))
 
     def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:

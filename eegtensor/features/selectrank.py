@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eegtensor._check import check_option
-from eegtensor.features._tensors import check_tensor
+from eegtensor.features._trials import check_tensor
 from eegtensor.tensor.cp import cp
 from eegtensor.tensor.nonnegative import nonnegative_cp
 from eegtensor.tensor.rank import choose_rank

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from eegtensor.tensor._missing import squared_error
+from eegtensor.tensor._missing import part_cells, row_parts, squared_error
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor.kernels import (
     mttkrp,
@@ -127,12 +128,13 @@ def _masked_sweep(
     balance_columns(factors)
     R = factors[0].shape[1]
     i, j = torch.triu_indices(R, R, device=X.device)
-    weight = observed.to(X.dtype)
     for n in range(X.ndim):
-        flat = _pair_sums(weight, factors, n, i, j)
-        V = torch.zeros(len(flat), R, R, dtype=torch.float64, device=X.device)
-        V[:, i, j] = flat
-        V[:, j, i] = flat
+        V = normal_matrices(
+            observed,
+            lambda some: [U[:, i[some]] * U[:, j[some]] for U in factors],
+            n,
+            R,
+        )
         # A row without one observed cell gets zeros: both of its sides are.
         A = solve(V, mttkrp(X, factors, n).double(), max(ridge, 1e-9))
         factors[n] = A.to(X.dtype)
@@ -144,23 +146,45 @@ def _masked_sweep(
     return squared_error(X, observed, estimate) / total
 
 
-def _pair_sums(
-    weight: Tensor, factors: list[Tensor], mode: int, i: Tensor, j: Tensor
+def normal_matrices(
+    observed: Tensor, pairs: Callable[[slice], list[Tensor]], mode: int, rank: int
 ) -> Tensor:
-    """Return the MTTKRP of the mask with products of columns i and j, float64.
+    """Return sums over each row's observed cells, (I_mode, R, R), float64.
 
-    A few pairs at a time: all of them would take many times the tensor's memory.
+    A few pairs and a part of the mask at a time: as numbers, all of the mask would
+    take as much memory as the tensor, all pairs many times as much.
+
+    Parameters
+    ----------
+    observed : Tensor of bool, shape (I_1, ..., I_N)
+    pairs : callable
+        ``slice of the pairs -> factors (I_n, pairs)``: products of two columns, in
+        the order of ``torch.triu_indices``.
+    mode, rank : int
     """
-    shape = weight.shape
-    inner = 0 < mode < len(shape) - 1
-    # A pair takes one part in so many of the tensor.
-    share = math.prod(shape[mode + 1 :]) if inner else shape[mode]
-    step = max(1, share // 2)
-    sums = []
-    for at in range(0, len(i), step):
-        a, b = i[at : at + step], j[at : at + step]
-        sums.append(mttkrp(weight, [U[:, a] * U[:, b] for U in factors], mode))
-    return torch.cat(sums, dim=1).double()
+    shape = observed.shape
+    parts = row_parts(shape)
+    # Cells that one pair needs: the product of the other modes or, behind the first
+    # one, what a part of the mask leaves when the modes behind this one are summed.
+    each = math.prod(shape[1:])
+    if mode > 0:
+        last = mode == len(shape) - 1
+        each = parts[0].stop * math.prod(shape[1 : mode if last else mode + 1])
+    step = max(1, part_cells(shape) // each)
+    i, j = torch.triu_indices(rank, rank, device=observed.device)
+    flat = torch.zeros(shape[mode], len(i), dtype=torch.float64, device=observed.device)
+    for part in parts:
+        weight = None
+        for at in range(0, len(i), step):
+            some = slice(at, at + step)
+            first, *others = pairs(some)
+            weight = observed[part].to(first.dtype) if weight is None else weight
+            rows = part if mode == 0 else slice(None)
+            flat[rows, some] += mttkrp(weight, [first[part], *others], mode)
+    V = flat.new_zeros(len(flat), rank, rank)
+    V[:, i, j] = flat
+    V[:, j, i] = flat
+    return V
 
 
 def balance_columns(factors: list[Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,13 @@ from torch import Tensor
 from eegtensor.tensor.kernels import squared_norm
 
 Model = TypeVar("Model", bound=Any)
+# (number of a tensor, part of its first mode) -> the model's values there.
+Estimate = Callable[[int, slice], Tensor]
+
+# Most cells that are worked on at a time: copies stay small beside the tensor.
+_CELLS = 250_000
+# So few are not worth a loop.
+_FEW_CELLS = 100_000
 
 
 def impute(
@@ -54,61 +61,109 @@ def impute(
         With `fit` over the observed cells and `n_iter` turns.
     """
     rebuild = reconstruct or (lambda found: found.reconstruct())
-    parts = [slice(None)] if rows is None else _parts(len(X))
-    total = max(squared_norm(X), torch.finfo(torch.float64).tiny)
-    torch.where(observed, X, slice_means(X, observed), out=X)
-    # Another object over the same cells: no model may take it for the X it had.
-    Z = X.view_as(X)
 
-    def estimate(found: Model) -> tuple[Tensor, float]:
-        """Return the model's values of missing cells, and its fit of the others."""
-        values, error = [], 0.0
-        for part in parts:
-            guess = rebuild(found if rows is None else rows(found, part)).to(Z.dtype)
-            seen = observed[part]
-            values.append(guess[~seen])
-            error += squared_norm(torch.where(seen, Z[part] - guess, 0.0))
-        return torch.cat(values), 1.0 - math.sqrt(error / total)
+    def estimate(found: Model) -> Estimate:
+        if rows is not None:
+            return lambda _, part: rebuild(rows(found, part))
+        whole = rebuild(found)
+        return lambda _, part: whole[part]
 
-    def move(values: Tensor, longer: float) -> None:
-        """Move the missing cells of Z towards values, or beyond them."""
-        at = 0
-        for part in parts:
-            hole = ~observed[part]
-            now = Z[part][hole]
-            Z[part][hole] = now.lerp(values[at : at + len(now)], longer)
-            at += len(now)
+    return impute_all(
+        [X],
+        [observed],
+        lambda Z, before: model(Z[0], before),
+        estimate,
+        [slice_means(X, observed)],
+        max_iter=max_iter,
+        tol=tol,
+    )
+
+
+def impute_all(
+    tensors: Sequence[Tensor],
+    observed: Sequence[Tensor],
+    model: Callable[[list[Tensor], Any], Model],
+    estimate: Callable[[Model], Estimate],
+    start: Sequence[Tensor],
+    *,
+    max_iter: int,
+    tol: float,
+) -> Model:
+    """Return one model of the observed cells of several tensors; see `impute`.
+
+    Parameters
+    ----------
+    tensors, observed
+        One or more, as in `impute`.
+    model : callable
+        ``(tensors, model before | None) -> model``.
+    estimate : callable
+        ``model -> f``, where ``f(s, part)`` are the model's values of a part of
+        tensor s along its first mode.
+    start : sequence of Tensor
+        First values of missing cells, of shapes that broadcast.
+    """
+    total = max(sum(map(squared_norm, tensors)), torch.finfo(torch.float64).tiny)
+    for X, seen, value in zip(tensors, observed, start, strict=True):
+        torch.where(seen, X, value, out=X)
+    # Other objects over the same cells: no model may take them for those it had.
+    Z = [X.view_as(X) for X in tensors]
+
+    def fit_of(found: Model) -> float:
+        values = estimate(found)
+        error = 0.0
+        for s, (X, seen) in enumerate(zip(Z, observed, strict=True)):
+            error += squared_error(X, seen, lambda part, s=s: values(s, part))  # type: ignore[misc]
+        return 1.0 - math.sqrt(error / total)
+
+    def move(found: Model, longer: float) -> None:
+        """Move missing cells towards the model's values, or beyond them."""
+        # Made anew for every move: kept, they would cost as much as the tensors.
+        values = estimate(found)
+        for s, (X, seen) in enumerate(zip(Z, observed, strict=True)):
+            for part in row_parts(X.shape):
+                now = X[part]
+                after = now.lerp(values(s, part).to(X.dtype), longer)
+                torch.where(seen[part], now, after, out=now)
 
     found = model(Z, None)
-    values, fit = estimate(found)
+    fit = fit_of(found)
     turn, longer = 1, 1.0
     while turn < max_iter:
-        move(values, longer)
+        move(found, longer)
         after = model(Z, found)
-        values_after, fit_after = estimate(after)
+        fit_after = fit_of(after)
         turn += 1
         if fit_after < fit and longer > 1.0:
             # The next move, of full length, lands on the values themselves.
             longer = 1.0
             continue
         gain, fit = fit_after - fit, fit_after
-        found, values = after, values_after
+        found = after
         longer = min(longer * 1.5, 16.0)
         if gain < tol / 10.0:
             break
     return found._replace(fit=fit, n_iter=turn)
 
 
-def _parts(size: int) -> list[slice]:
-    """Return slices of about an eighth each."""
-    step = max(1, -(-size // 8))
-    return [slice(at, min(at + step, size)) for at in range(0, size, step)]
+def part_cells(shape: Sequence[int]) -> int:
+    """Return how many cells of a tensor to work on at a time: about an eighth."""
+    return min(max(math.prod(shape) // 8, _FEW_CELLS), _CELLS)
+
+
+def row_parts(shape: Sequence[int]) -> list[slice]:
+    """Return slices of the first mode of `part_cells` each, or of one entry."""
+    step = max(1, part_cells(shape) // max(math.prod(shape[1:]), 1))
+    return [slice(at, min(at + step, shape[0])) for at in range(0, shape[0], step)]
 
 
 def slice_means(X: Tensor, observed: Tensor) -> Tensor:
     """Return the mean of observed cells along the first mode, else of all."""
-    count = observed.sum(dim=0, keepdim=True)
-    overall = X.sum() / observed.sum()
+    # In parts: torch sums a copy of the mask in eight bytes a cell.
+    count = torch.zeros_like(observed[:1], dtype=torch.int64)
+    for part in row_parts(observed.shape):
+        count += observed[part].sum(dim=0, keepdim=True)
+    overall = X.sum() / count.sum()
     return torch.where(
         count > 0, X.sum(dim=0, keepdim=True) / count.clamp_min(1), overall
     )
@@ -119,9 +174,9 @@ def squared_error(
 ) -> float:
     """Return the squared error of an estimate made in parts, of observed cells."""
     error = 0.0
-    for part in _parts(len(X)):
-        rest = X[part] - estimate(part)
+    for part in row_parts(X.shape):
+        rest = X[part] - estimate(part).to(X.dtype)
         if observed is not None:
-            rest = torch.where(observed[part], rest, 0.0)
+            rest.masked_fill_(~observed[part], 0.0)
         error += squared_norm(rest)
     return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eegtensor._check import EEGTensorError, fail, listing
 from eegtensor.geometry._batched_eigh import eigh
-from eegtensor.tensor._missing import impute
+from eegtensor.tensor._missing import Estimate, impute_all, squared_error
 from eegtensor.tensor._shapes import as_tensor
 from eegtensor.tensor.kernels import (
     gram,
@@ -76,8 +76,10 @@ def read_people(
         except EEGTensorError as error:
             fail(f"Tensor {s}: {error}", cause=error)
         scale.append(float((shares[s] / norm) ** 0.5) if norm > 0 else 1.0)
-        parts.append(X * scale[s])
+        # Where cells are missing, X is a copy already.
+        parts.append(X * scale[s] if seen is None else X.mul_(scale[s]))
         observed.append(seen)
+        del X
     # One of single precision would not multiply with one of double.
     dtype = max((X.dtype for X in parts), key=lambda kind: kind.itemsize)
     parts = [X.to(dtype) for X in parts]
@@ -149,56 +151,41 @@ def joint_vectors(parts: Sequence[Tensor], mode: int, rank: int) -> Tensor:
 def impute_people(
     people: People,
     model: Callable[[list[Tensor], Any], Any],
-    rebuild: Callable[[Any], Iterable[Tensor]],
+    estimate: Callable[[Any], Estimate],
     *,
     max_iter: int,
     tol: float,
 ) -> Any:
-    """Return a model of the observed cells of all tensors; see `impute`.
+    """Return a model of the observed cells of all tensors; see `impute_all`.
 
-    `rebuild` may make one tensor after the other. `people.parts` become views of
-    one vector, zero again where missing.
+    Missing cells start at the mean of all observed ones; in `people.parts` they
+    are zero again at the end.
     """
     assert people.observed is not None
-    shapes = [X.shape for X in people.parts]
-
-    def split(flat: Tensor) -> list[Tensor]:
-        pieces = flat.split([shape.numel() for shape in shapes])
-        return [p.reshape(shape) for p, shape in zip(pieces, shapes, strict=True)]
-
-    def join(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([X.reshape(-1) for X in parts])
-
-    def estimate(found: Any) -> Tensor:
-        out = torch.empty_like(flat)
-        for view, E in zip(split(out), rebuild(found), strict=True):
-            view.copy_(E)
-        return out
-
-    flat, seen = join(people.parts), join(people.observed)
-    people.parts[:] = split(flat)
-    found = impute(
-        flat,
-        seen,
-        lambda Z, before: model(split(Z), before),
+    count = sum(int(seen.count_nonzero()) for seen in people.observed)
+    mean = sum(X.sum() for X in people.parts) / count
+    found = impute_all(
+        people.parts,
+        people.observed,
+        model,
+        estimate,
+        [torch.as_tensor(mean)] * len(people.parts),
         max_iter=max_iter,
         tol=tol,
-        reconstruct=estimate,
     )
-    flat.mul_(seen)
+    for X, seen in zip(people.parts, people.observed, strict=True):
+        X.masked_fill_(~seen, 0.0)
     return found
 
 
 def relative_fits(
-    people: People, estimates: Sequence[Tensor]
+    people: People, estimate: Estimate
 ) -> tuple[tuple[float, ...], float]:
     """Return the fit of each tensor over its observed cells, and of all together."""
     lost = []
-    for s, (X, E) in enumerate(zip(people.parts, estimates, strict=True)):
-        rest = X - E.to(X.dtype)
-        if people.observed is not None:
-            rest = torch.where(people.observed[s], rest, 0.0)
-        lost.append(squared_norm(rest))
+    for s, X in enumerate(people.parts):
+        seen = None if people.observed is None else people.observed[s]
+        lost.append(squared_error(X, seen, lambda part, s=s: estimate(s, part)))  # type: ignore[misc]
     norms = [squared_norm(X) for X in people.parts]
     fits = [
         1.0 - (a / b) ** 0.5 if b > 0 else 1.0 for a, b in zip(lost, norms, strict=True)

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._alternate import normal_matrix
-from eegtensor.tensor._missing import slice_means
+from eegtensor.tensor._alternate import normal_matrices, normal_matrix
+from eegtensor.tensor._missing import slice_means, squared_error
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
 from eegtensor.tensor.cp import canonical
 from eegtensor.tensor.kernels import (
     leading_vectors,
     mttkrp,
-    squared_norm,
     sum_of_components,
 )
 
@@ -107,12 +106,14 @@ def ard_cp(
     if max_iter < 1:
         fail(f"max_iter={max_iter!r}", fix="give 1 or more")
     R = min(max(X.shape), 30) if max_rank is None else check_rank(max_rank, "max_rank")
-    count = X.numel() if observed is None else int(observed.sum())
+    count = X.numel() if observed is None else int(observed.count_nonzero())
     if total == 0.0:
         return _result(X, [X.new_zeros(s, 0) for s in X.shape], 1.0, 0.0, 1.0, 0)
     # In units of the data's own size, the vague priors are vague for any unit.
     unit = math.sqrt(total / count)
-    Y = X / unit
+    # Where cells are missing, X is a copy already.
+    Y = X / unit if observed is None else X.div_(unit)
+    del X
     first = _State.begin(Y, observed, R, as_random(random_state))
     found, n_iter = [], 0
     # A start with little trust in the data prunes too much where they are hard,
@@ -129,11 +130,14 @@ def ard_cp(
         found.append(state)
     state = max(found, key=lambda one: one.bound(count))
     means = [U.to(Y.dtype) for U in state.means]
-    rest = Y - sum_of_components(torch.ones_like(means[0][0]), means)
-    if observed is not None:
-        rest = torch.where(observed, rest, 0.0)
-    error = math.sqrt(squared_norm(rest) / count)
-    return _result(X, state.means, unit, math.sqrt(state.noise), 1.0 - error, n_iter)
+    ones = torch.ones_like(means[0][0])
+    left = squared_error(
+        Y,
+        observed,
+        lambda part: sum_of_components(ones, [means[0][part], *means[1:]]),
+    )
+    error = math.sqrt(left / count)
+    return _result(Y, state.means, unit, math.sqrt(state.noise), 1.0 - error, n_iter)
 
 
 class _State:
@@ -162,15 +166,13 @@ class _State:
 
     @classmethod
     def begin(cls, Y: Tensor, observed: Tensor | None, R: int, random: Any) -> _State:
-        filled = (
-            Y
-            if observed is None
-            else torch.where(observed, Y, slice_means(Y, observed))
-        )
+        if observed is not None:
+            # In place: a filled copy would cost as much as Y.
+            torch.where(observed, Y, slice_means(Y, observed), out=Y)
         scale = (Y.numel() / R) ** (0.5 / Y.ndim)
         means, spreads = [], []
         for n, size in enumerate(Y.shape):
-            U = leading_vectors(filled, n, min(R, size))[0]
+            U = leading_vectors(Y, n, min(R, size))[0]
             if R > size:
                 extra = normal((size, R - size), random).to(U) / math.sqrt(size)
                 U = torch.cat([U, extra], dim=1)
@@ -178,6 +180,8 @@ class _State:
             eye = torch.eye(R, dtype=U.dtype, device=U.device)
             rows = 1 if observed is None else size
             spreads.append(eye.expand(rows, R, R) * (scale**2 / size))
+        if observed is not None:
+            Y.masked_fill_(~observed, 0.0)
         return cls(means, spreads)
 
     @property
@@ -289,23 +293,22 @@ def _update(Y: Tensor, observed: Tensor | None, state: _State, count: int) -> No
     R = len(state.relevance)
     i, j = torch.triu_indices(R, R, device=Y.device)
     prior = torch.diag(state.relevance)
-    weight = None if observed is None else observed.to(Y.dtype)
+
+    def pairs(some: slice) -> list[Tensor]:
+        """Return expected products of two columns, of some of the pairs."""
+        a, b = i[some], j[some]
+        both = zip(state.means, state.spreads, strict=True)
+        return [(U[:, a] * U[:, b] + V[:, a, b]).to(Y.dtype) for U, V in both]
+
     for n in range(Y.ndim):
-        if weight is None:
+        if observed is None:
             moments = [
                 U.mT @ U + len(U) * V[0]
                 for U, V in zip(state.means, state.spreads, strict=True)
             ]
             S = normal_matrix(moments, n)[None]
         else:
-            pairs = [
-                U[:, i] * U[:, j] + V[:, i, j]
-                for U, V in zip(state.means, state.spreads, strict=True)
-            ]
-            flat = mttkrp(weight, [U.to(Y.dtype) for U in pairs], n).double()
-            S = torch.zeros(len(flat), R, R, dtype=flat.dtype, device=flat.device)
-            S[:, i, j] = flat
-            S[:, j, i] = flat
+            S = normal_matrices(observed, pairs, n, R)
         M = mttkrp(Y, [U.to(Y.dtype) for U in state.means], n).double()
         root = torch.linalg.cholesky(state.precision * S + prior)
         V = torch.cholesky_inverse(root)

@@ -12,6 +12,7 @@ from eegtensor._check import fail
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import normal_matrix, solve
+from eegtensor.tensor._missing import Estimate, row_parts
 from eegtensor.tensor._momentum import Step, compete, settle
 from eegtensor.tensor._people import impute_people, read_people, relative_fits
 from eegtensor.tensor._shapes import Random, as_random, check_rank, normal
@@ -155,9 +156,9 @@ def cmtf(
         found = model(both.parts, None)
     else:
         found = impute_people(
-            both, model, lambda m: _both(m.state), max_iter=max_iter, tol=tol
+            both, model, lambda m: _estimate(m.state), max_iter=max_iter, tol=tol
         )
-    (fit, fit_matrix), _ = relative_fits(both, _both(found.state))
+    (fit, fit_matrix), _ = relative_fits(both, _estimate(found.state))
     *factors, V = (U.double() for U in found.state)
     # What `canonical` does to A: order, size and sign, which V answers.
     weights, unit = canonical(factors)
@@ -197,9 +198,16 @@ def _masks(X: Tensor, Y: Tensor, mask: Any, mask_matrix: Any) -> list[Tensor]:
     ]
 
 
-def _both(state: list[Tensor]) -> list[Tensor]:
-    *factors, V = state
-    return [sum_of_components(torch.ones_like(V[0]), factors), factors[0] @ V.mT]
+def _estimate(state: list[Tensor]) -> Estimate:
+    """Return what gives some rows of the tensor (0) or of the matrix (1)."""
+    A, *factors, V = state
+
+    def part_of(s: int, part: slice) -> Tensor:
+        if s == 1:
+            return A[part] @ V.mT
+        return sum_of_components(torch.ones_like(A[0]), [A[part], *factors])
+
+    return part_of
 
 
 def _step(parts: list[Tensor], ridge: float) -> Step:
@@ -260,7 +268,10 @@ def _begin(
     # The first basis serves both.
     joint = gram(X, 0) + Y.double() @ Y.double().mT
     bases = [eigh(joint)[1].flip(-1)[:, : sizes[0]]]
-    core = mode_product(X.double(), bases[0].mT, 0)
+    # In parts: X in double precision would be twice as large.
+    core = X.new_zeros(sizes[0], *X.shape[1:], dtype=torch.float64)
+    for part in row_parts(X.shape):
+        core += mode_product(X[part].double(), bases[0][part].mT, 0)
     for n in range(1, X.ndim):
         bases.append(leading_vectors(core, n, sizes[n])[0])
         core = mode_product(core, bases[n].mT, n)

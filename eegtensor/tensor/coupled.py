@@ -17,6 +17,7 @@ from eegtensor.tensor._linked import (
     matched_state,
     rebuild,
 )
+from eegtensor.tensor._missing import Estimate, squared_error
 from eegtensor.tensor._momentum import compete, settle
 from eegtensor.tensor._people import (
     People,
@@ -30,10 +31,7 @@ from eegtensor.tensor._people import (
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
 from eegtensor.tensor.consistency import first_factor
 from eegtensor.tensor.cp import CP, canonical, congruence
-from eegtensor.tensor.kernels import (
-    leading_vectors,
-    squared_norm,
-)
+from eegtensor.tensor.kernels import leading_vectors
 
 
 class CoupledCP(NamedTuple):
@@ -220,11 +218,16 @@ def _fit(
         found = impute_people(
             people,
             model,
-            lambda m: map(rebuild, by_person(m.state, N)),
+            lambda m: _estimate(by_person(m.state, N)),
             max_iter=max_iter,
             tol=tol,
         )
     return _result(people, found, modes, own, common)
+
+
+def _estimate(models: list[list[Tensor]]) -> Estimate:
+    """Return what gives a part of a person's tensor, as the model has it."""
+    return lambda s, part: rebuild([models[s][0][part], *models[s][1:]])
 
 
 def _result(
@@ -241,7 +244,7 @@ def _result(
         size = torch.stack([U[:, :common].double().norm(dim=0) for U in factors])
         energy += size.prod(dim=0).square()
     order = energy.argsort(descending=True, stable=True)
-    fits, fit = relative_fits(people, [rebuild(U) for U in models])
+    fits, fit = relative_fits(people, _estimate(models))
     out = []
     for s, factors in enumerate(models):
         both = [
@@ -325,9 +328,9 @@ def coupled_project(
         n_iter += 1
         for n in own:
             factors[n] = _refit(X, observed, factors, n)
-        rest = X - rebuild(factors).to(X.dtype)
-        rest = rest if observed is None else torch.where(observed, rest, 0.0)
-        error = (squared_norm(rest) / total) ** 0.5 if total > 0 else 0.0
+        values = _estimate([factors])
+        lost = squared_error(X, observed, lambda part: values(0, part))  # noqa: B023
+        error = (lost / total) ** 0.5 if total > 0 else 0.0
         if len(own) == 1 or before - error < tol:
             break
         before = error

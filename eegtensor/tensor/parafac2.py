@@ -12,24 +12,17 @@ from eegtensor._check import fail
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._people import as_list
-from eegtensor.tensor._race import BatchStep, race
+from eegtensor.tensor._race import race
 from eegtensor.tensor._shapes import Random, as_random, check_rank
-from eegtensor.tensor._slice_scores import canonical_form, project_parts, rescore
+from eegtensor.tensor._slice_fit import rescore_all, starts_together, sweep_of
+from eegtensor.tensor._slice_scores import canonical_form, project_parts
 from eegtensor.tensor._slices import (
-    Group,
-    Slices,
-    errors,
     first_projection,
     first_states,
     modelled,
-    project,
     read_slices,
-    sweep_slices,
 )
 from eegtensor.tensor.cp import DEGENERATE, congruence
-
-# Slices of no more cells than this need not save memory.
-_FEW_CELLS = 2_000_000
 
 
 class PARAFAC2(NamedTuple):
@@ -220,9 +213,9 @@ def _fit(
 ) -> PARAFAC2:
     data = read_slices(given, n, rank)
     filled = data.filled
-    step = _step(data.groups, ridge)
+    step = sweep_of(data.groups, ridge)
     drawn = first_states(filled, rank, n_init, random)
-    together = _starts_together(data, rank)
+    together = starts_together(data, rank)
     best: tuple[list[Tensor], float, int, tuple[float, ...]] | None = None
     fits: tuple[float, ...] = ()
     for at in range(0, n_init, together):
@@ -245,7 +238,7 @@ def _fit(
     total = max(float(filled.norms.sum()), torch.finfo(torch.float64).tiny)
     for turn in range(4):
         A, B, C, *P = state
-        A, P, lost = _rescore(data, A, B, C, P, 200, 1e-9)
+        A, P, lost = rescore_all(data, A, B, C, P, 200, 1e-9)
         left = float(lost.sum()) / total
         if turn == 3 or error**0.5 - left**0.5 < max(10.0 * tol, 1e-6):
             break
@@ -271,54 +264,6 @@ def _fit(
     )
 
 
-def _starts_together(data: Slices, rank: int) -> int:
-    """Return how many starts may hold projections of slices with missing cells.
-
-    The copies that a sweep and its momentum need are to be no larger than the
-    slices, or than 16 MB.
-    """
-    cells = sum(group.Z.numel() for group in data.groups if group.Z is not None)
-    columns = data.groups[0].grams.shape[1]
-    return max(1, max(cells, _FEW_CELLS) * columns // (8 * rank * max(cells, 1)))
-
-
-def _step(groups: Sequence[Group], ridge: float) -> BatchStep:
-    """Return one sweep over [A, B, C, P of each group] of all starts."""
-    sizes = [len(group.norms) for group in groups]
-    total = sum(float(group.norms.sum()) for group in groups)
-    total = max(total, torch.finfo(torch.float64).tiny)
-
-    def step(state: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        A, B, C, *P = state
-        models = modelled(A, B, C).split(sizes, dim=1)
-        found = list(map(project, groups, models, P))
-        Y, P = [y for y, _ in found], [p for _, p in found]
-        factors = sweep_slices(torch.cat(Y, dim=1), [A, B, C], ridge)
-        models = modelled(*factors).split(sizes, dim=1)
-        lost = torch.cat(list(map(errors, groups, Y, models, P)), dim=1).sum(dim=1)
-        return [*factors, *P], lost.clamp_min(0.0) / total
-
-    return step
-
-
-def _rescore(
-    data: Slices,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    P: Sequence[Tensor],
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Return A, P and squared errors of all groups for fixed B and C."""
-    found = [
-        rescore(group, B, C, a, p, max_iter, tol)
-        for group, a, p in zip(data.groups, A.split(data.sizes, dim=1), P, strict=True)
-    ]
-    A, lost = (torch.cat([one[at] for one in found], dim=1) for at in (0, 2))
-    return A, [p for _, p, _ in found], lost[0]
-
-
 @bridged
 def _score(
     B: Tensor, C: Tensor, *given: Tensor, n: int, max_iter: int, tol: float
@@ -338,7 +283,7 @@ def _score(
     A = signs * outer.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
     models = modelled(A[None], B[None], C[None]).split(data.sizes, dim=1)
     P = list(map(first_projection, data.groups, models))
-    A, P, _ = _rescore(data, A[None], B[None], C[None], P, max_iter, tol)
+    A, P, _ = rescore_all(data, A[None], B[None], C[None], P, max_iter, tol)
     sign = torch.where(A[0].sum(dim=1) < 0, -1.0, 1.0).to(A)
     turned = [
         p if group.Z is None else p * s[:, None, None]

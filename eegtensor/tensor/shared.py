@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eegtensor._check import fail, listing
 from eegtensor.geometry._bridge import Array, bridged
+from eegtensor.tensor._missing import Estimate
 from eegtensor.tensor._people import (
     People,
     as_list,
@@ -186,11 +187,26 @@ def _fit(
         found = impute_people(
             people,
             model,
-            lambda m: (_expand(G, *m.factors, shared=modes) for G in m.cores),
+            lambda m: _estimate(m.cores, m.factors, modes),
             max_iter=20 * max_iter + 1,
             tol=tol,
         )
     return _result(people, found, modes)
+
+
+def _estimate(
+    cores: Sequence[Tensor], factors: Sequence[Tensor], modes: Sequence[int]
+) -> Estimate:
+    """Return what gives a part of a person's tensor, as the model has it."""
+
+    def part_of(s: int, part: slice) -> Tensor:
+        if 0 not in modes:
+            return cast(Tensor, _expand(cores[s][part], *factors, shared=modes))
+        # `modes` are sorted: the first factor is that of the first mode.
+        some = [factors[0][part], *factors[1:]]
+        return cast(Tensor, _expand(cores[s], *some, shared=modes))
+
+    return part_of
 
 
 def _sizes(
@@ -263,9 +279,7 @@ def _result(people: People, found: _Found, modes: Sequence[int]) -> SharedTucker
         shape = [1] * cores[0].ndim
         shape[n] = -1
         cores = [G.index_select(n, order) * sign.view(shape) for G in cores]
-    fits, fit = relative_fits(
-        people, [_expand(G, *factors, shared=modes) for G in cores]
-    )
+    fits, fit = relative_fits(people, _estimate(cores, factors, modes))
     own = [G / a for G, a in zip(cores, people.scale, strict=True)]
     return SharedTucker(
         tuple(own), tuple(factors), tuple(modes), fit, fits, found.n_iter

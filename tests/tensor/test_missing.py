@@ -11,13 +11,25 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eegtensor.tensor as T
-from eegtensor.tensor import kernels
+from eegtensor.tensor import _missing, kernels
 from eegtensor.tensor._missing import impute
+from eegtensor.tensor.ard import ard_cp
+from eegtensor.tensor.blockterm import block_term
+from eegtensor.tensor.cmtf import cmtf
+from eegtensor.tensor.coupled import coupled_cp
 from eegtensor.tensor.hoda import hoda
 from eegtensor.tensor.hopls import hopls
+from eegtensor.tensor.shared import shared_tucker
 from eegtensor.tensor.tucker import Tucker
 
 SHAPE = (20, 14, 12, 30)
+JOINT: dict[str, Any] = {
+    "coupled_cp": lambda X: coupled_cp([X[:9], X[9:]], 3, max_iter=2, n_init=2),
+    "shared_tucker": lambda X: shared_tucker([X[:9], X[9:]], 3, max_iter=2),
+    "cmtf": lambda X: cmtf(X, X[:, 0, :5, 0].nan_to_num(), 3, max_iter=2, n_init=2),
+    "ard_cp": lambda X: ard_cp(X, 5, max_iter=2),
+    "block_term": lambda X: block_term(X.view(20, 168, 30), 2, 2, max_iter=2, n_init=2),
+}
 DECOMPOSITIONS: dict[str, Any] = {
     "cp": lambda X: T.cp(X, 6, max_iter=2, n_init=1),
     "nonnegative_cp": lambda X: T.nonnegative_cp(X, 6, max_iter=2, tol=0.1),
@@ -26,6 +38,7 @@ DECOMPOSITIONS: dict[str, Any] = {
     "tensor_ring": lambda X: T.tensor_ring(X, 3, max_iter=2, tol=0.1),
     "hoda": lambda X: hoda(X, torch.arange(20) % 2, 3, max_iter=2),
     "hopls": lambda X: hopls(X, torch.arange(20.0)[:, None], 2, 3),
+    **JOINT,
 }
 
 
@@ -62,7 +75,9 @@ def test_three_times_the_input_is_enough(name: str, missing, rng, monkeypatch) -
     X = torch.from_numpy(rng.random(SHAPE))
     if missing:
         X[torch.from_numpy(rng.random(SHAPE) < 0.3)] = torch.nan
+    # What large tensors bound by parts, this small one has to bound as well.
     monkeypatch.setattr(kernels, "_PIECE", 20_000)
+    monkeypatch.setattr(_missing, "_FEW_CELLS", 0)
     before = X.clone()
     with Peak(X) as peak:
         DECOMPOSITIONS[name](X)

@@ -238,7 +238,7 @@ def test_starts_that_do_not_fit_into_memory_take_turns(
 ) -> None:
     slices, truth = planted(rng, 2, snr=30.0)
     lost = [np.where(rng.random(X.shape) > 0.2, X, np.nan) for X in slices]
-    module = importlib.import_module("eegtensor.tensor.parafac2")
+    module = importlib.import_module("eegtensor.tensor._slice_fit")
     monkeypatch.setattr(module, "_FEW_CELLS", 0)
     monkeypatch.setattr(
         importlib.import_module("eegtensor.tensor._slices"), "_CELLS", 9
