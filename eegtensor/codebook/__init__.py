@@ -1,12 +1,18 @@
 """Quantiser mathematics: vectors to codes and back.
 
-Pure functions; NumPy or torch in and out. A codebook is a table of shape
+Pure functions, NumPy or torch in and out, and modules whose tables learn while a
+network trains. A codebook is a table of shape
 (n_codes, dim), several levels of residuals (n_levels, n_codes, dim).
 """
 
+from eegtensor.codebook._book import Quantised
 from eegtensor.codebook.allocate import allocate_levels, level_bits
+from eegtensor.codebook.gradients import rotate_through, straight_through
+from eegtensor.codebook.grids import FiniteScalarQuantizer, LookupFreeQuantizer
+from eegtensor.codebook.grouped import GroupedQuantizer
 from eegtensor.codebook.kmeans import KMeans, kmeans
 from eegtensor.codebook.lookup import Codes, nearest_codes, prepare_codes, search
+from eegtensor.codebook.modules import ResidualQuantizer, VectorQuantizer
 from eegtensor.codebook.residual import decode_residual, encode_residual, fit_residual
 from eegtensor.codebook.scalar import (
     finite_scalar,
@@ -27,8 +33,14 @@ from eegtensor.codebook.usage import (
 
 __all__ = [
     "Codes",
+    "FiniteScalarQuantizer",
+    "GroupedQuantizer",
     "KMeans",
+    "LookupFreeQuantizer",
+    "Quantised",
+    "ResidualQuantizer",
     "Usage",
+    "VectorQuantizer",
     "allocate_levels",
     "code_counts",
     "code_usage",
@@ -45,8 +57,10 @@ __all__ = [
     "lookup_free_penalty",
     "nearest_codes",
     "prepare_codes",
+    "rotate_through",
     "scalar_to_index",
     "search",
     "signs_to_index",
     "stability",
+    "straight_through",
 ]

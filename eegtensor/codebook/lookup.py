@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.codebook._shortlist import (
+    FEWEST_ROWS,
+    Rough,
+    pays,
+    round_codes,
+    shortlist,
+)
 from eegtensor.geometry._bridge import Array, bridged, floating
 
 # Scores held at one time, and codes in a block of the two-stage search: a row of
@@ -25,20 +32,25 @@ class Codes(NamedTuple):
     transposed : Tensor, shape (dim, n_padded)
         With zeros behind the last code.
     offset : Tensor, shape (n_padded,)
-        -||c||^2 / 2; -inf behind the last code.
+        -||c||^2 / 2, by angle 0; -inf behind the last code.
+    rough : Rough | None
+        The table in bfloat16, where that is worth while.
     """
 
     table: Tensor
     transposed: Tensor
     offset: Tensor
+    rough: Rough | None = None
 
 
-def prepare_codes(codes: Tensor) -> Codes:
+def prepare_codes(codes: Tensor, *, cosine: bool = False) -> Codes:
     """Return a codebook with what every search of it needs.
 
     Parameters
     ----------
     codes : Tensor, shape (n_codes, dim)
+    cosine : bool
+        Whether searches are by angle: codes of unit norm and no offset.
 
     Raises
     ------
@@ -51,20 +63,25 @@ def prepare_codes(codes: Tensor) -> Codes:
             fix="give a table of shape (n_codes, dim)",
         )
     table = floating(codes.detach())
-    if table.device.type == "cpu" and not bool(table.isfinite().all()):
+    traced = is_traced()
+    if not traced and table.device.type == "cpu" and not bool(table.isfinite().all()):
         bad = (~table.isfinite().all(dim=1)).nonzero()[:, 0]
         fail(
             f"{len(bad)} codes are not finite, the first is {int(bad[0])}",
             fix="fit the codebook again, on finite vectors",
         )
+    if cosine:
+        table = torch.nn.functional.normalize(table, dim=1)
     n_codes, dim = table.shape
     block = _block(n_codes)
     padded = -(-n_codes // block) * block
     transposed = table.new_zeros(dim, padded)
     transposed[:, :n_codes] = table.T
     offset = table.new_full((padded,), -torch.inf)
-    offset[:n_codes] = -0.5 * (table**2).sum(dim=1)
-    return Codes(table, transposed, offset)
+    # By angle, norms say nothing, and would drown small vectors' products.
+    offset[:n_codes] = 0.0 if cosine else -0.5 * (table**2).sum(dim=1)
+    rough = round_codes(table, cosine=cosine) if not traced and pays(table) else None
+    return Codes(table, transposed, offset, rough)
 
 
 @bridged
@@ -92,10 +109,7 @@ def nearest_codes(X: Array, codes: Array, *, cosine: bool = False) -> Array:
     EEGTensorError
         If shapes do not fit or values are not finite.
     """
-    table = codes
-    if cosine:
-        table = torch.nn.functional.normalize(floating(codes.detach()), dim=-1)
-    return search(X, prepare_codes(table))
+    return search(X, prepare_codes(codes, cosine=cosine))
 
 
 def search(X: Tensor, codes: Codes) -> Tensor:
@@ -107,13 +121,17 @@ def search(X: Tensor, codes: Codes) -> Tensor:
             fix=f"give vectors of shape (..., {dim})",
         )
     rows = X.detach().reshape(-1, dim).to(codes.table)
-    out = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    n_padded = codes.transposed.shape[1]
-    step = max(1, _SCORES // n_padded)
-    for begin in range(0, len(rows), step):
-        part = rows[begin : begin + step]
-        scores = torch.addmm(codes.offset, part, codes.transposed)
-        out[begin : begin + step] = _first_largest(scores)
+    # One graph for all batch sizes: no parts, no checks of values.
+    if is_traced():
+        scores = torch.addmm(codes.offset, rows, codes.transposed)
+        return scores.max(dim=1).indices.view(X.shape[:-1])
+    if codes.rough is not None and len(rows) >= FEWEST_ROWS:
+        found = shortlist(rows, codes.table, codes.offset, codes.rough)
+        left = (found < 0).nonzero()[:, 0]
+        if len(left):
+            found[left] = _exhaustive(rows[left], codes)
+    else:
+        found = _exhaustive(rows, codes)
     # A vector that is not finite has no nearest code; its scores are NaN.
     if rows.device.type == "cpu" and not bool(rows.isfinite().all()):
         bad = (~rows.isfinite().all(dim=1)).nonzero()[:, 0]
@@ -122,7 +140,27 @@ def search(X: Tensor, codes: Codes) -> Tensor:
             f"the first is {int(bad[0])}",
             fix="restore or drop them first (see eegtensor.features.Completer)",
         )
-    return out.view(X.shape[:-1])
+    return found.view(X.shape[:-1])
+
+
+def _exhaustive(rows: Tensor, codes: Codes) -> Tensor:
+    """Return the best code of each row by all scores in the codebook's dtype."""
+    out = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+    n_padded = codes.transposed.shape[1]
+    step = min(max(1, _SCORES // n_padded), max(1, len(rows)))
+    # One buffer for all parts: no page is touched for the first time twice.
+    scores = rows.new_empty(step, n_padded)
+    for begin in range(0, len(rows), step):
+        part = rows[begin : begin + step]
+        held = scores[: len(part)]
+        torch.addmm(codes.offset, part, codes.transposed, out=held)
+        out[begin : begin + step] = _first_largest(held)
+    return out
+
+
+def is_traced() -> bool:
+    """Whether the call is recorded for export or compilation, not run."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def _block(n_codes: int) -> int:
