@@ -26,6 +26,7 @@ _NAMES = {
 # `eegtensor.benchmark` is a package that can be called: et.benchmark(trials, ...).
 _MODULES = (
     "benchmark",
+    "codebook",
     "domains",
     "features",
     "geometry",
@@ -33,6 +34,7 @@ _MODULES = (
     "models",
     "nn",
     "tensor",
+    "tokens",
     "training",
     "transfer",
 )

@@ -1,0 +1,134 @@
+"""Rate and distortion of the tokenizer on the project's yardstick, and its speed.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_tokens.py [--full]
+        [--sets A B] [--modes P S] [--rates 104] [--fill 0]
+
+Sets, splits and metrics are those of `rate_distortion.py` (EEGTENSOR_YARDSTICK);
+floors are section 7's "must". P codes channels, S components. CPU seconds of one
+thread; speed is seconds of 32 channels encoded a CPU second. Use: share of codes
+that occur on test, least over bands' first levels, and mean entropy of those. Level:
+the largest share of held-out error that a used level leaves. Stable: share of first and
+second levels that white noise 20 dB below the signal does not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eegtensor.codebook import code_counts, code_usage
+from eegtensor.tokens import EEGTokenizer
+
+RATES = (13, 26, 52, 104, 208, 416)
+# (set, mode, rate) -> NRMSE that section 7 asks for.
+FLOORS = {
+    ("A", "P", 104): 0.31,
+    ("B", "P", 104): 0.41,
+    ("A", "P", 416): 0.076,
+    ("B", "P", 416): 0.11,
+    ("A", "S", 104): 0.12,
+    ("B", "S", 104): 0.24,
+    ("A", "S", 52): 0.19,
+    ("B", "S", 52): 0.33,
+    ("A", "S", 13): 0.39,
+    ("B", "S", 13): 0.55,
+}
+
+
+def yardstick() -> ModuleType:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "measure"
+    path = Path(os.environ.get("EEGTENSOR_YARDSTICK", folder)) / "rate_distortion.py"
+    spec = importlib.util.spec_from_file_location("rate_distortion", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def usage(ids: list[NDArray], made: EEGTokenizer) -> tuple[float, float]:
+    """Return the least share and mean entropy of first levels with 2000 tokens."""
+    slots = np.concatenate([i.reshape(-1, i.shape[-1]) for i in ids])[:, 1:]
+    counts = code_counts(torch.from_numpy(slots.astype(np.int64)), 256)
+    found = code_usage(counts)
+    first = torch.zeros(len(counts), dtype=torch.bool)
+    first[:: made.codec_.n_levels] = True
+    often = first & (counts.sum(dim=1) >= 2000)
+    if not bool(often.any()):
+        return float("nan"), float("nan")
+    return float(found.share[often].min()), float(found.entropy[often].mean())
+
+
+def unchanged(x: NDArray, made: EEGTokenizer) -> tuple[float, float]:
+    """Return the share of first and second levels that noise leaves as they are."""
+    rng = np.random.default_rng(0)
+    scale = x.std(axis=1)
+    noisy = x + 0.1 * scale[:, None] * rng.standard_normal(x.shape)
+    a, b = (made.encode(v, scale=scale).ids for v in (x, noisy))
+    codes = [
+        v[..., 1:].reshape(*v.shape[:-1], -1, made.codec_.n_levels) for v in (a, b)
+    ]
+    found = []
+    for level in range(min(2, made.codec_.n_levels)):
+        old, new = (c[..., level] for c in codes)
+        found.append(float((old == new)[old >= 0].mean()))
+    return found[0], found[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--sets", nargs="+", default=["A", "B"])
+    parser.add_argument("--modes", nargs="+", default=["P", "S"])
+    parser.add_argument("--rates", nargs="+", type=int, default=[104])
+    parser.add_argument("--fill", nargs="+", type=float, default=[0.0])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    measure = yardstick()
+    for name in options.sets:
+        train, test = measure.load(name)
+        for mode in options.modes:
+            for rate in RATES if options.full else options.rates:
+                made = EEGTokenizer(bits_per_second=rate, spatial=mode == "S")
+                start = time.process_time()
+                made.fit(train, sfreq=200.0)
+                fitted = time.process_time() - start
+                start = time.process_time()
+                tokens = [made.encode(x, sfreq=200.0) for x in test]
+                spent = time.process_time() - start
+                seconds = sum(x.size for x in test) / 200 / 32
+                share, entropy = usage([t.ids for t in tokens], made)
+                left = made.codec_.remaining
+                kept = left[:, 1:] / left[:, :-1]
+                worst = float(kept[kept < 1].max())
+                stable = unchanged(test[0], made)
+                floor = FLOORS.get((name, mode, rate))
+                for fill in options.fill:
+                    rebuilt = [made.decode(t, fill=fill) for t in tokens]
+                    m = measure.metrics(test, rebuilt)
+                    bands = " ".join(f"{m[f'nmse_{b}']:.3f}" for b in measure.BANDS)
+                    power = " ".join(f"{m[f'power_db_{b}']:.1f}" for b in measure.BANDS)
+                    print(
+                        f"{name} {mode} {rate:4d} fill {fill:g}: "
+                        f"NRMSE {m['nrmse']:.3f} (asked {floor}), sent "
+                        f"{np.mean([t.bits_per_second for t in tokens]):.1f} bit/s/ch, "
+                        f"power {m['power_db']:.2f} dB ({power}), "
+                        f"phase {m['phase_deg']:.1f} deg, nmse {bands}, "
+                        f"{made.n_states_} states x {made.codec_.n_stated}, "
+                        f"use {share:.2f} {entropy:.2f} bit, level {worst:.2f}, "
+                        f"stable {stable[0]:.2f} {stable[1]:.2f}, fit {fitted:.1f} s, "
+                        f"encode {seconds / spent:.0f} x real time",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()
