@@ -140,7 +140,8 @@ def _add_restore(commands: Any) -> None:
     parser.add_argument(
         "--segments",
         metavar="FILE",
-        help="annotations of bad segments (.csv, .txt or .fif, as MNE writes them)",
+        help="bad segments: a table with columns onset, duration (seconds) and "
+        "channel (empty: all), or annotations as MNE writes them",
     )
     parser.add_argument("--method", default="auto", help="auto (default) or a method")
     parser.add_argument(

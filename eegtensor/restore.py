@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from eegtensor._check import fail, listing
 from eegtensor._restored import MICROVOLT, draw_restoration, runs
-from eegtensor.features._losses import annotation_origin
+from eegtensor._segments import add_segments
 from eegtensor.features.completer import Completer
 
 # File name endings that are written, besides MNE's own.
@@ -93,7 +92,9 @@ def restore_recording(
     bads : sequence of str
         Channels that count as lost, besides those the file marks.
     segments : path | None
-        Annotations of bad segments, besides those in the file.
+        Bad segments besides those in the file: a table with columns onset and
+        duration, seconds from the first sample, and perhaps channel (several with
+        colons between; empty for all), or annotations as MNE writes them.
     method, max_gap, random_state
         As in `Completer`.
 
@@ -124,7 +125,7 @@ def restore_recording(
         )
     raw.info["bads"] = [*dict.fromkeys([*raw.info["bads"], *bads])]
     if segments is not None:
-        _add_segments(raw, Path(segments))
+        add_segments(raw, Path(segments))
     _give_positions(raw)
     completer = Completer(method, max_gap, random_state)
     restored = completer.fit_transform(raw)
@@ -162,54 +163,6 @@ def _check_out(out: Path, given: Sequence[str | os.PathLike]) -> None:
     lost = [str(path) for path in given if Path(path).resolve() in written]
     if lost:
         fail(f"{listing(lost)} would be overwritten", fix="give --out another name")
-
-
-def _add_segments(raw: mne.io.BaseRaw, path: Path) -> None:
-    """Annotate bad segments of a table or of a file that MNE wrote."""
-    if not path.is_file():
-        fail(f"{path} is no file", fix="name a file of bad segments")
-    if path.suffix in (".fif", ".gz"):
-        raw.set_annotations(raw.annotations + mne.read_annotations(path))
-        return
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", comment="#")
-    except (ValueError, csv.Error) as error:
-        fail(
-            f"{path} cannot be read as a table: {error}",
-            fix="give columns with a header and commas or tabs between, in UTF-8",
-            cause=error,
-        )
-    missing = {"onset", "duration"} - set(table.columns)
-    if missing:
-        fail(
-            f"{path} has no column {listing(sorted(missing))}",
-            fix="give onset and duration in seconds from the first sample, and if "
-            "you like description and channel",
-        )
-    onset = pd.to_numeric(table["onset"], errors="coerce").to_numpy(float)
-    duration = pd.to_numeric(table["duration"], errors="coerce").to_numpy(float)
-    wrong = ~((onset < raw.n_times / raw.info["sfreq"]) & (onset + duration > 0))
-    wrong |= ~((duration > 0) & np.isfinite(duration))
-    if wrong.any():
-        fail(
-            f"{path}, rows {listing((np.flatnonzero(wrong) + 1).tolist())}: no stretch "
-            f"of a recording of {raw.times[-1]:.2f} s",
-            fix="give onset and duration in seconds from the first sample",
-        )
-    channel = table["channel"] if "channel" in table else pd.Series([None] * len(table))
-    names = [() if pd.isna(name) else (str(name).strip(),) for name in channel]
-    unknown = {name for row in names for name in row} - set(raw.ch_names)
-    if unknown:
-        fail(
-            f"{path} names channel {listing(sorted(unknown))}, the recording does not",
-            fix="choose among " + listing(raw.ch_names, limit=40),
-        )
-    raw.annotations.append(
-        onset + annotation_origin(raw),
-        duration,
-        ["BAD_segment"] * len(table),
-        ch_names=names,
-    )
 
 
 def _write(raw: mne.io.BaseRaw, out: Path) -> None:

@@ -40,6 +40,7 @@ ORDER = [
     "demo",
     "doctor",
     "_restored",
+    "_segments",
     "restore",
     "_reading",
     "cli",

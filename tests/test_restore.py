@@ -207,3 +207,56 @@ def test_nothing_is_lost(recording: Path, tmp_path: Path, capsys) -> None:
     raw.save(whole, verbose="error")
     assert main(["restore", str(whole), "--out", str(tmp_path / "o_raw.fif")]) == 2
     assert "Nothing is lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [".csv", ".txt", "_annot.fif", "table"])
+def test_segments_of_single_channels_as_mne_writes_them(
+    recording: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"segments{'.csv' if kind == 'table' else kind}"
+    if kind == "table":
+        text = "onset,duration,ch_names\n1.0,0.5,Oz\n2.0,0.5,Oz:Cz\n"
+        path.write_text(text, encoding="utf-8")
+    else:
+        found = mne.Annotations(
+            [1.0, 2.0], [0.5, 0.5], ["BAD_a", "BAD_b"], ch_names=[["Oz"], ["Oz", "Cz"]]
+        )
+        found.save(path, verbose="error")
+    out = tmp_path / "clean_raw.fif"
+    words = ["restore", str(recording), "--out", str(out), "--segments", str(path)]
+    assert main(words) == 0
+    table = pd.read_csv(out.with_suffix(".csv")).sort_values(["onset", "channel"])
+    table = table[table["channel"] != "C4"]  # bad in the file
+    assert table["channel"].tolist() == ["Oz", "Cz", "Oz"]
+    np.testing.assert_allclose(table["onset"], [1.0, 2.0, 2.0], atol=0.01)
+    assert not mne.io.read_raw_fif(out, verbose="error").annotations
+
+
+def test_a_table_of_dates_counts_from_the_recordings_own(
+    recording: Path, tmp_path: Path
+) -> None:
+    raw = mne.io.read_raw_fif(recording, verbose="error")
+    raw.set_meas_date(1_600_000_000).crop(3.0)
+    raw.info["bads"] = []
+    src, path, out = (tmp_path / n for n in ("x_raw.fif", "bad.csv", "clean_raw.fif"))
+    raw.save(src, verbose="error")
+    # Six seconds after the recording began, three after what is left of it.
+    found = mne.Annotations(
+        [6.0, 7.0], [0.5, 0.5], ["BAD_a", "go"], raw.info["meas_date"], [["Oz"], []]
+    )
+    found.save(path, verbose="error")
+    words = ["restore", str(src), "--out", str(out), "--segments", str(path)]
+    assert main(words) == 0
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert table["channel"].tolist() == ["Oz"]
+    np.testing.assert_allclose(table["onset"], [3.0], atol=0.01)
+
+
+def test_annotations_of_another_recording(
+    recording: Path, tmp_path: Path, capsys
+) -> None:
+    path = tmp_path / "segments.txt"
+    mne.Annotations([1.0], [0.5], ["BAD"], ch_names=[["T9"]]).save(path)
+    words = ["--out", str(tmp_path / "x_raw.fif"), "--segments", str(path)]
+    assert main(["restore", str(recording), *words]) == 2
+    assert "does not hold annotations of this recording" in capsys.readouterr().err
