@@ -6,7 +6,7 @@ windows, bins, ranks, HODA or Tucker) is chosen on the other people alone: model
 trained without two groups of people, and scored on one to choose for the other. Then::
 
     OMP_NUM_THREADS=1 python tests/benchmarks/accuracy_tensor.py \
-        --data ../shared/data --out tensor.jsonl --cache /tmp/tensor
+        --data ../shared/data --out tensor.jsonl --cache FOLDER
 
 One JSON line a model and its scores; models in the file are skipped. ``--bank`` adds
 tangent vectors of seven bands, and with tensor features beside them. With
