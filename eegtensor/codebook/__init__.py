@@ -6,7 +6,7 @@ network trains. A codebook is a table of shape
 """
 
 from eegtensor.codebook._book import Quantised
-from eegtensor.codebook.allocate import allocate_levels, level_bits
+from eegtensor.codebook.allocate import allocate_levels
 from eegtensor.codebook.gradients import rotate_through, straight_through
 from eegtensor.codebook.grids import FiniteScalarQuantizer, LookupFreeQuantizer
 from eegtensor.codebook.grouped import GroupedQuantizer
@@ -52,7 +52,6 @@ __all__ = [
     "index_to_scalar",
     "index_to_signs",
     "kmeans",
-    "level_bits",
     "lookup_free",
     "lookup_free_penalty",
     "nearest_codes",

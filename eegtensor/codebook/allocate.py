@@ -88,8 +88,3 @@ def _hull(row: np.ndarray) -> list[tuple[int, int]]:
         edges.append((at, int(ahead[best])))
         at = int(ahead[best])
     return edges
-
-
-def level_bits(n_codes: int, per_second: float = 1.0) -> float:
-    """Return bits a second of one level: log2 of the codes times codes a second."""
-    return float(np.log2(n_codes)) * per_second

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eegtensor.tensor.completion._choose import Choice, choose
 from eegtensor.tensor.completion._kinds import GAP, SCATTERED, hide
-from eegtensor.tensor.completion.drift import drifts, fit_drift
+from eegtensor.tensor.completion.drift import fit_drift
 from eegtensor.tensor.completion.methods import METHODS, Predict, Problem, fit_delay
 
 # Columns on which a second and third method are tried.
@@ -76,8 +76,8 @@ def learn_methods(
         return ["delay"], [delay(None)]
     gaussian = METHODS["gaussian"](reduced, random_state)
     names, found = ["delay", "gaussian"], [delay(gaussian), gaussian]
-    if len(truth) and drifts(reduced):
-        beside = fit_drift(reduced, random_state, score=score)
+    beside = fit_drift(reduced, random_state, score=score) if len(truth) else None
+    if beside is not None:
         if score(beside(reduced).values) < score(found[0](reduced).values):
             names[0], found[0] = "drift", beside
     if reduced.positions is not None:

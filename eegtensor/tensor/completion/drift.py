@@ -94,30 +94,27 @@ def bridge_variance(course: Tensor, seen: Tensor, lag: int) -> Tensor:
     return torch.where(lost, step / inverse.clamp_min(1e-9), 0.0)
 
 
-def drifts(problem: Problem) -> bool:
-    """Return whether so much of the power is slow that it may be drift."""
-    period = 2.0 * model_lags(problem)
-    slow = slow_part(problem.values, problem.seen, period)
-    share = (slow**2)[problem.seen].mean() / (problem.values**2)[problem.seen].mean()
-    return bool(share > LEAST_SHARE)
-
-
 def fit_drift(
     problem: Problem,
     random_state: int,
     *,
     score: Callable[[Tensor], float] | None = None,
-) -> Predict:
-    """Learn the joint covariance of channels and delays beside slow drift."""
+) -> Predict | None:
+    """Learn the joint covariance of channels and delays beside slow drift.
+
+    Returns
+    -------
+    predict : callable | None
+        None where too little of the power is slow to be drift.
+    """
     lags = model_lags(problem)
-    period = 2.0 * lags
-
-    def course_of(problem: Problem) -> Tensor:
-        return slow_part(problem.values, problem.seen, period)
-
-    course = course_of(problem)
-    rest = torch.where(problem.seen, problem.values - course, 0.0)
-    count = problem.seen.sum(dim=(0, 2)).clamp_min(1)
+    seen = problem.seen
+    course = slow_part(problem.values, seen, 2.0 * lags)
+    power = (problem.values**2)[seen].mean()
+    if not bool((course**2)[seen].mean() > LEAST_SHARE * power):
+        return None
+    rest = torch.where(seen, problem.values - course, 0.0)
+    count = seen.sum(dim=(0, 2)).clamp_min(1)
     scale = ((rest**2).sum(dim=(0, 2)) / count).sqrt()[:, None]
     scale = torch.where(scale > 0, scale, 1.0)
     inner = problem._replace(values=rest / scale, scale=problem.scale * scale[:, 0])
@@ -135,7 +132,7 @@ def fit_drift(
         if problem.values is learned_from.values:
             slow, quick = course, inner
         else:
-            slow = course_of(problem)
+            slow = slow_part(problem.values, problem.seen, 2.0 * lags)
             rest = torch.where(problem.seen, problem.values - slow, 0.0) / scale
             quick = inner._replace(
                 values=rest, seen=problem.seen, origin=problem.origin
