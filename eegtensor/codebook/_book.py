@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, normalize
 
 from eegtensor._check import check_option, fail
 from eegtensor.codebook._learning import (
@@ -17,7 +16,13 @@ from eegtensor.codebook._learning import (
     revived,
     turned_codes,
 )
-from eegtensor.codebook.lookup import Codes, is_traced, prepare_codes, search
+from eegtensor.codebook.lookup import (
+    Codes,
+    directions,
+    is_traced,
+    prepare_codes,
+    search,
+)
 from eegtensor.codebook.usage import Usage, code_usage
 from eegtensor.geometry._bridge import floating
 
@@ -94,7 +99,7 @@ class CodeBook(nn.Module):
         draw = torch.Generator().manual_seed(random_state)
         kind: Any = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         codes = torch.randn(n_codes, dim, generator=draw) / dim**0.5
-        codes = (normalize(codes, dim=1) if unit else codes).to(**kind)
+        codes = (directions(codes) if unit else codes).to(**kind)
         if update == "gradient" and not simvq:
             self.codes = nn.Parameter(codes)
         else:
@@ -108,7 +113,7 @@ class CodeBook(nn.Module):
         )
         # What n_batches says, without asking the device; None: ask once.
         self._seen: int | None = 0
-        self._prepared: tuple[int, Codes] | None = None
+        self._prepared: tuple[list[tuple[int, int]], list[Tensor], Codes] | None = None
 
     @property
     def table(self) -> Tensor:
@@ -133,7 +138,7 @@ class CodeBook(nn.Module):
         In training the codes learn from the rows.
         """
         if self.unit:
-            rows = normalize(rows, dim=1)
+            rows = directions(rows)
         learns = self.training and rows.shape[0] > 0
         if self.training and not learns and self.synchronise and is_distributed():
             fail(
@@ -146,9 +151,9 @@ class CodeBook(nn.Module):
         table = self.table
         ids = search(rows.detach(), self._codes(table))
         chosen = table[ids]
-        loss = self.commitment * mse_loss(rows, chosen.detach())
+        loss = self.commitment * gap(rows, chosen.detach())
         if self.update == "gradient":
-            loss = loss + mse_loss(chosen, rows.detach())
+            loss = loss + gap(chosen, rows.detach())
         if learns:
             counts = self._after(rows.detach(), ids)
         else:
@@ -162,12 +167,13 @@ class CodeBook(nn.Module):
         table = table.detach()
         if self.training or is_traced() or self.codes.is_inference():
             return prepare_codes(table, cosine=self.cosine)
-        version = self.codes._version
-        if self.mixing is not None:
-            version += self.mixing.weight._version
+        held = [self.codes, *([] if self.mixing is None else [self.mixing.weight])]
+        # The tensors themselves, too: functional_call puts others in their place.
+        version = [(id(tensor), tensor._version) for tensor in held]
         if self._prepared is None or self._prepared[0] != version:
-            self._prepared = (version, prepare_codes(table, cosine=self.cosine))
-        return self._prepared[1]
+            ready = prepare_codes(table, cosine=self.cosine)
+            self._prepared = (version, held, ready)
+        return self._prepared[2]
 
     @torch.no_grad()
     def _before(self, rows: Tensor) -> None:
@@ -196,7 +202,7 @@ class CodeBook(nn.Module):
             )
         else:
             return
-        self.codes.copy_(normalize(found[0], dim=1) if self.unit else found[0])
+        self.codes.copy_(directions(found[0]) if self.unit else found[0])
         self.counts.copy_(found[1])
 
     @torch.no_grad()
@@ -245,25 +251,6 @@ def batch_usage(counts: Tensor) -> Usage:
     return found
 
 
-def look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """Return the codes of ids; -1 is zero.
-
-    Raises
-    ------
-    EEGTensorError
-        If an id is no code (not checked on a GPU).
-    """
-    if not is_traced() and ids.device.type == "cpu" and ids.numel():
-        low, high = int(ids.min()), int(ids.max())
-        if low < -1 or high >= len(table):
-            fail(
-                f"ids lie between {low} and {high}, codes between 0 and "
-                f"{len(table) - 1}",
-                fix="decode with the module that coded",
-            )
-    return torch.where((ids >= 0)[..., None], table[ids.clamp_min(0)], 0.0)
-
-
 def as_rows(z: Tensor, dim: int) -> Tensor:
     """Return vectors (..., dim) as (n, dim), float32 or float64."""
     if z.ndim < 1 or z.shape[-1] != dim:
@@ -272,6 +259,17 @@ def as_rows(z: Tensor, dim: int) -> Tensor:
             fix=f"give vectors of shape (..., {dim})",
         )
     return floating(z).reshape(-1, dim)
+
+
+def as_input(values: Tensor, z: Tensor) -> Tensor:
+    """Return values (n, dim) in the shape of z, and its dtype if that has digits."""
+    shaped = values.view(z.shape)
+    return shaped.to(z.dtype) if z.dtype.is_floating_point else shaped
+
+
+def gap(one: Tensor, two: Tensor) -> Tensor:
+    """Return the mean squared difference, 0 where there is nothing."""
+    return (one - two).square().sum() / torch.sym_max(one.numel(), 1)
 
 
 def full_precision(z: Tensor) -> torch.autocast:

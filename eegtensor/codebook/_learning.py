@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from eegtensor.codebook.kmeans import kmeans, means
-from eegtensor.codebook.lookup import nearest_codes
+from eegtensor.codebook.lookup import directions, nearest_codes
 
 # Above so many codes, drawing vectors far apart one by one takes too long.
 _MOST_SPREAD = 1024
@@ -77,8 +77,7 @@ def turned_codes(codes: Tensor, batch: tuple[Tensor, Tensor], decay: float) -> T
     published rule of NeuroRVQ and LaBraM (tokenizers.md, section 1.4).
     """
     n, total = batch
-    unit = torch.nn.functional.normalize
-    turned = unit(decay * codes + (1 - decay) * unit(total, dim=1), dim=1)
+    turned = directions(decay * codes + (1 - decay) * directions(total))
     return torch.where((n > 0)[:, None], turned, codes)
 
 

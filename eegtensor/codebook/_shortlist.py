@@ -28,16 +28,13 @@ class Rough(NamedTuple):
     Attributes
     ----------
     table : Tensor of bfloat16, shape (dim + 3, n_padded)
-        Codes less their mean; the last rows add up to -||c||^2 / 2.
-    centre : Tensor, shape (dim,)
-        To be taken from the vectors.
+        The last rows add up to -||c||^2 / 2.
     norm, error, reach : float
-        Largest norm of a code less the mean, of what rounding took from one, and
-        largest -||c||^2 / 2 in size.
+        Largest norm of a code, of what rounding took from one, and largest
+        -||c||^2 / 2 in size.
     """
 
     table: Tensor
-    centre: Tensor
     norm: float
     error: float
     reach: float
@@ -63,13 +60,11 @@ def _fast() -> bool:
 
 
 def round_codes(table: Tensor, *, cosine: bool = False) -> Rough:
-    """Return a codebook rounded for `shortlist`; cosine: for <x, c> alone."""
+    """Return a `Codes.table` rounded for `shortlist`; cosine: for <x, c> alone."""
     n_codes, dim = table.shape
-    centre = table.mean(dim=0)
-    codes = table - centre
-    norms = codes.norm(dim=1)
-    rounded = codes.bfloat16()
-    lost = (codes - rounded.float()).norm(dim=1)
+    norms = table.norm(dim=1)
+    rounded = table.bfloat16()
+    lost = (table - rounded.float()).norm(dim=1)
     padded = -(-n_codes // _BLOCK) * _BLOCK
     rough = torch.zeros(dim + 3, padded, dtype=torch.bfloat16)
     rough[:dim, :n_codes] = rounded.T
@@ -80,10 +75,7 @@ def round_codes(table: Tensor, *, cosine: bool = False) -> Rough:
     for row in range(3):
         rough[dim + row, :n_codes] = rest.bfloat16()
         rest = rest - rough[dim + row, :n_codes].float()
-    # Products with codes less their mean differ from the others by a constant of the
-    # vector; distances, only if the vector is moved as well.
-    moved = torch.zeros_like(centre) if cosine else centre
-    return Rough(rough, moved, float(norms.max()), float(lost.max()), reach)
+    return Rough(rough, float(norms.max()), float(lost.max()), reach)
 
 
 def shortlist(rows: Tensor, table: Tensor, offset: Tensor, rough: Rough) -> Tensor:
@@ -92,6 +84,7 @@ def shortlist(rows: Tensor, table: Tensor, offset: Tensor, rough: Rough) -> Tens
     Parameters
     ----------
     rows : Tensor of float32, shape (n, dim)
+        Less `Codes.centre`.
     table : Tensor of float32, shape (n_codes, dim)
     offset : Tensor, shape (>= n_codes,)
         See `Codes`.
@@ -123,9 +116,8 @@ def _part(
 ) -> Tensor:
     scores, products = held
     n, dim = rows.shape
-    moved = rows - rough.centre
     rounded = torch.ones(n, dim + 3, dtype=torch.bfloat16)
-    rounded[:, :dim] = moved
+    rounded[:, :dim] = rows
     # As float32, maxima are found four times faster.
     scores.copy_(torch.mm(rounded, rough.table, out=products))
     blocks = scores.view(n, -1, _BLOCK)
@@ -135,7 +127,7 @@ def _part(
     # what the rounding of the score itself does.
     near = rounded[:, :dim].float()
     size = near.norm(dim=1)
-    doubt = (moved - near).norm(dim=1) * rough.norm + size * rough.error
+    doubt = (rows - near).norm(dim=1) * rough.norm + size * rough.error
     doubt += (dim + 3) * 2.0**-22 * (rough.norm * size + rough.reach)
     doubt += _ROUNDOFF * best.abs()
     least = best - 2 * doubt

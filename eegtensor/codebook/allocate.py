@@ -39,7 +39,8 @@ def allocate_levels(
     Raises
     ------
     EEGTensorError
-        If shapes do not fit, or an error or a cost is negative or not finite.
+        If shapes do not fit, an error or a cost is negative or not finite, or the
+        budget is not a number.
     """
     if errors.ndim != 2 or errors.shape[1] < 1 or bits.shape != errors.shape[:1]:
         fail(
@@ -48,10 +49,11 @@ def allocate_levels(
         )
     left = errors.detach().cpu().double().numpy()
     cost = bits.detach().cpu().double().numpy()
-    if not (np.isfinite(left).all() and (left >= 0).all() and (cost > 0).all()):
+    known = np.isfinite(left).all() and np.isfinite(cost).all()
+    if not known or (left < 0).any() or (cost <= 0).any() or np.isnan(budget):
         fail(
             "errors or bits are negative or not finite",
-            fix="give squared errors and positive costs",
+            fix="give squared errors, positive costs and a budget",
         )
     gains, steps, cells = [], [], []
     for cell, row in enumerate(left):

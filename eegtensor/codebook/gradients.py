@@ -18,7 +18,8 @@ def straight_through(z: Tensor, quantised: Tensor) -> Tensor:
     ----------
     z, quantised : Tensor, shape (..., dim)
     """
-    return z + (quantised - z).detach()
+    # Zero with a gradient: the value stays the code to the last digit.
+    return quantised.detach() + (z - z.detach())
 
 
 def rotate_through(z: Tensor, quantised: Tensor) -> Tensor:
@@ -48,8 +49,7 @@ def rotate_through(z: Tensor, quantised: Tensor) -> Tensor:
     )
     moved = turned * torch.where(turns, reach, 1.0) / torch.where(turns, size, 1.0)
     moved = torch.where(turns, moved, z)
-    # The value is the code itself, without the rounding of the turn.
-    return moved + (q - moved).detach()
+    return q + (moved - moved.detach())
 
 
 def pass_gradient(z: Tensor, quantised: Tensor, gradient: str) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from eegtensor._check import fail
-from eegtensor.codebook._book import Quantised, as_rows, batch_usage
+from eegtensor.codebook._book import Quantised, as_input, as_rows, batch_usage, gap
+from eegtensor.codebook.lookup import check_finite
 from eegtensor.codebook.scalar import (
     check_levels,
     finite_scalar,
@@ -47,19 +48,19 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantised:
         """Return values, about within [-1, 1], for vectors (..., n_coordinates)."""
-        rows = as_rows(z, self.dim)
+        rows = _rows(z, self.dim)
         values = finite_scalar(rows, self.levels)
         ids = scalar_to_index(values, self.levels)
         return Quantised(
-            values.view(z.shape).to(z.dtype),
+            as_input(values, z),
             ids.view(z.shape[:-1]),
             values.new_zeros(()),
             _usage(ids, self.n_codes),
         )
 
     def decode(self, ids: Tensor) -> Tensor:
-        """Return the float32 values of ids (...)."""
-        return index_to_scalar(ids, self.levels)
+        """Return the float32 values of ids (...); -1 is zero."""
+        return _sent(ids, index_to_scalar(ids.clamp_min(0), self.levels))
 
     def extra_repr(self) -> str:
         """Return what `print` shows."""
@@ -107,27 +108,37 @@ class LookupFreeQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantised:
         """Return signs of vectors (..., n_bits)."""
-        rows = as_rows(z, self.dim)
+        rows = _rows(z, self.dim)
         values = lookup_free(rows)
         ids = signs_to_index(values.detach())
-        loss = self.commitment * torch.nn.functional.mse_loss(rows, values.detach())
-        if self.entropy > 0:
+        loss = self.commitment * gap(rows, values.detach())
+        if self.entropy > 0 and rows.shape[0] > 0:
             penalty = lookup_free_penalty(rows, temperature=self.temperature)
             loss = loss + self.entropy * penalty
         return Quantised(
-            values.view(z.shape).to(z.dtype),
+            as_input(values, z),
             ids.view(z.shape[:-1]),
             loss,
             _usage(ids, self.n_codes),
         )
 
     def decode(self, ids: Tensor) -> Tensor:
-        """Return the float32 signs of ids (...)."""
-        return index_to_signs(ids, self.n_bits)
+        """Return the float32 signs of ids (...); -1 is zero."""
+        return _sent(ids, index_to_signs(ids.clamp_min(0), self.n_bits))
 
     def extra_repr(self) -> str:
         """Return what `print` shows."""
         return f"n_bits={self.n_bits}"
+
+
+def _rows(z: Tensor, dim: int) -> Tensor:
+    rows = as_rows(z, dim)
+    check_finite(rows.detach(), "vectors", "find out where the network diverged")
+    return rows
+
+
+def _sent(ids: Tensor, values: Tensor) -> Tensor:
+    return torch.where((ids >= 0)[..., None], values, 0.0)
 
 
 def _usage(ids: Tensor, n_codes: int) -> Usage | None:

@@ -11,12 +11,13 @@ from eegtensor._check import check_option, fail
 from eegtensor.codebook._book import (
     CodeBook,
     Quantised,
+    as_input,
     as_rows,
     batch_usage,
     full_precision,
-    look_up,
 )
 from eegtensor.codebook.gradients import GRADIENTS, pass_gradient
+from eegtensor.codebook.lookup import directions, look_up
 
 
 class VectorQuantizer(CodeBook):
@@ -120,12 +121,10 @@ class VectorQuantizer(CodeBook):
         with full_precision(z):
             chosen, ids, loss, counts = self.code(rows)
             if self.unit:
-                rows = torch.nn.functional.normalize(rows, dim=1)
+                rows = directions(rows)
             values = pass_gradient(rows, chosen.to(rows), self.gradient)
             usage = batch_usage(counts[None])
-        return Quantised(
-            values.view(z.shape).to(z.dtype), ids.view(z.shape[:-1]), loss, usage
-        )
+        return Quantised(as_input(values, z), ids.view(z.shape[:-1]), loss, usage)
 
     def decode(self, ids: Tensor) -> Tensor:
         """Return the codes of ids (...); -1 is zero."""
@@ -224,7 +223,7 @@ class ResidualQuantizer(nn.Module):
         ids = torch.stack(found, dim=-1)
         ids = torch.nn.functional.pad(ids, (0, self.n_levels - used), value=-1)
         return Quantised(
-            values.view(z.shape).to(z.dtype),
+            as_input(values, z),
             ids.view(*z.shape[:-1], self.n_levels),
             torch.stack(losses).mean(),
             usage,
@@ -237,11 +236,10 @@ class ResidualQuantizer(nn.Module):
                 f"ids have {ids.shape[-1]} levels, the module {self.n_levels}",
                 fix="decode with the module that coded",
             )
-        parts = [
-            look_up(level.table, ids[..., k])
-            for k, level in enumerate(self._books()[: ids.shape[-1]])
-        ]
-        return torch.stack(parts).sum(dim=0)
+        total = look_up(self._books()[0].table, ids[..., 0])
+        for k, level in enumerate(self._books()[1 : ids.shape[-1]], start=1):
+            total = total + look_up(level.table, ids[..., k])
+        return total
 
     def _used(self) -> int:
         """Return the levels of this batch, the same in all processes."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from eegtensor._check import fail
-from eegtensor.codebook.kmeans import kmeans
-from eegtensor.codebook.lookup import prepare_codes, search
+from eegtensor.codebook.kmeans import lloyd
+from eegtensor.codebook.lookup import check_finite, look_up, prepare_codes, search
 from eegtensor.geometry._bridge import Array, bridged, floating
 
 _DISTANCES = 1 << 20
@@ -48,12 +46,12 @@ def fit_residual(
     rest = floating(X.detach())
     tables = []
     for level in range(n_levels):
-        found = kmeans(
+        codes, nearest, *_ = lloyd(
             rest, n_codes, max_iter=max_iter, random_state=random_state + level
         )
-        tables.append(found.codes)
+        tables.append(codes)
         # Less what was coded, not a unit vector: the norm is coded with the rest.
-        rest = rest - found.codes[search(rest, prepare_codes(found.codes))]
+        rest = rest - codes[nearest]
     return torch.stack(tables)
 
 
@@ -73,10 +71,22 @@ def encode_residual(X: Array, tables: Array, *, beam: int = 1) -> Array:
     Returns
     -------
     ids : array of int64, shape (..., n_levels)
+
+    Raises
+    ------
+    EEGTensorError
+        If shapes do not fit, values are not finite, or beam is below one.
     """
-    check_tables(X, tables)
+    if tables.ndim != 3 or X.ndim < 1 or tables.shape[-1] != X.shape[-1]:
+        fail(
+            f"vectors have shape {tuple(X.shape)}, tables {tuple(tables.shape)}",
+            fix="give tables of shape (n_levels, n_codes, dim) for vectors (..., dim)",
+        )
+    if beam < 1:
+        fail(f"beam={beam!r}", fix="keep at least one prefix")
     rows = floating(X.detach()).reshape(-1, X.shape[-1])
     if beam > 1:
+        check_finite(rows, "vectors", "restore or drop them first")
         # Distances held at one time: beam x codes for every vector.
         step = max(1, _DISTANCES // (beam * tables.shape[1]))
         parts = [_beam(part, tables.to(rows), beam) for part in rows.split(step)]
@@ -111,27 +121,11 @@ def decode_residual(ids: Array, tables: Array) -> Array:
             f"ids have {n_levels} levels, the tables {len(tables)}",
             fix="decode with the tables that coded",
         )
-    used = tables[:n_levels]
-    low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
-    if low < -1 or high >= used.shape[1]:
-        fail(
-            f"ids lie between {low} and {high}, codes between 0 and "
-            f"{used.shape[1] - 1}",
-            fix="decode with the tables that coded",
-        )
-    level = torch.arange(n_levels, device=ids.device)
-    coded = used[level, ids.clamp_min(0)]
-    return torch.where((ids >= 0)[..., None], coded, 0.0).sum(dim=-2)
-
-
-def check_tables(X: Tensor, tables: Tensor | Sequence[Tensor]) -> None:
-    """Raise if tables are not (n_levels, n_codes, dim) of the vectors' dim."""
-    shape = tuple(getattr(tables, "shape", ()))
-    if len(shape) != 3 or X.ndim < 1 or shape[-1] != X.shape[-1]:
-        fail(
-            f"vectors have shape {tuple(X.shape)}, tables {shape}",
-            fix="give tables of shape (n_levels, n_codes, dim) for vectors (..., dim)",
-        )
+    # Level by level: all at once would hold n_levels times the result.
+    total = tables.new_zeros(*ids.shape[:-1], tables.shape[-1])
+    for level, table in enumerate(tables[:n_levels]):
+        total = total + look_up(table, ids[..., level])
+    return total
 
 
 def _beam(rows: Tensor, tables: Tensor, beam: int) -> Tensor:
@@ -143,7 +137,7 @@ def _beam(rows: Tensor, tables: Tensor, beam: int) -> Tensor:
         n_codes = len(table)
         apart = (
             rest.square().sum(dim=-1, keepdim=True)
-            - 2 * rest @ table.T
+            - rest @ (2 * table.T)
             + table.square().sum(dim=-1)
         ).flatten(1)
         best = apart.topk(min(beam, apart.shape[1]), dim=1, largest=False).indices

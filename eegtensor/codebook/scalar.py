@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.codebook.lookup import check_ids
 
 
 def check_levels(levels: Sequence[int]) -> tuple[int, ...]:
@@ -69,14 +70,7 @@ def index_to_scalar(
 ) -> Tensor:
     """Return the values of an index, the inverse of `scalar_to_index`."""
     numbers = check_levels(levels)
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < math.prod(
-        numbers
-    ):
-        fail(
-            f"indices lie between {int(index.min())} and {int(index.max())} for "
-            f"{math.prod(numbers)} codes",
-            fix="decode with the levels that coded",
-        )
+    check_ids(index, math.prod(numbers), least=0)
     n = torch.tensor(numbers, device=index.device)
     half = n.div(2, rounding_mode="floor")
     digits = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.codebook.lookup import check_ids
 from eegtensor.geometry._bridge import Array, bridged
 
 
@@ -44,12 +45,7 @@ def code_counts(ids: Array, n_codes: int) -> Array:
     n_codes : int
     """
     flat = ids.reshape(-1, ids.shape[-1]).to(torch.int64)
-    if flat.numel() and not -1 <= int(flat.min()) <= int(flat.max()) < n_codes:
-        fail(
-            f"ids lie between {int(flat.min())} and {int(flat.max())} for "
-            f"{n_codes} codes",
-            fix="give the number of codes of the tables that coded",
-        )
+    check_ids(flat, n_codes)
     n_levels = flat.shape[1]
     # One more column takes the -1.
     place = torch.arange(n_levels, device=flat.device) * (n_codes + 1) + flat + 1

@@ -2,6 +2,6 @@
 
 from eegtensor.tokens.evaluate import Distortion, distortion, evaluate
 from eegtensor.tokens.tokenizer import EEGTokenizer
-from eegtensor.tokens.tokens import Tokens
+from eegtensor.tokens.tokens import Tokens, join
 
-__all__ = ["Distortion", "EEGTokenizer", "Tokens", "distortion", "evaluate"]
+__all__ = ["Distortion", "EEGTokenizer", "Tokens", "distortion", "evaluate", "join"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.codebook import decode_residual, encode_residual, fit_residual, kmeans
+from eegtensor.tokens._bands import EDGES, widths
 from eegtensor.tokens.bandrvq import (
-    EDGES,
     BandCodec,
     band_energies,
     decode_bands,
@@ -20,7 +20,6 @@ from eegtensor.tokens.bandrvq import (
     expected,
     log_energies,
     states_of,
-    widths,
 )
 
 N_CODES = 256

@@ -40,15 +40,26 @@ def read_tokenizer(path: Path, names: set[str]) -> dict[str, Any]:
         the names.
     """
     content = read_state(path, _FORMAT, what="tokenizer", fix=_FIX)
-    state = content.get("state")
-    if not isinstance(state, dict) or set(state) != names:
-        found = set(state) if isinstance(state, dict) else set()
+    state = check_whole(content.get("state"), names, str(path))
+    if digest(state) != content.get("digest"):
+        fail(f"{path} was changed after it was saved", fix=_FIX)
+    return state
+
+
+def check_whole(state: Any, names: set[str], what: str) -> dict[str, Any]:
+    """Return a state of exactly these names.
+
+    Raises
+    ------
+    EEGTensorError
+        If it has more, or less.
+    """
+    found = set(state) if isinstance(state, dict) else set()
+    if found != names:
         fail(
-            f"{path} has {len(found & names)} of {len(names)} entries of a tokenizer; "
+            f"{what} has {len(found & names)} of {len(names)} entries of a tokenizer; "
             f"missing {sorted(names - found)}, unknown {sorted(found - names)}",
             why="A tokenizer that is loaded in part gives tokens that mean nothing",
             fix=_FIX,
         )
-    if digest(state) != content.get("digest"):
-        fail(f"{path} was changed after it was saved", fix=_FIX)
-    return state
+    return dict(state)

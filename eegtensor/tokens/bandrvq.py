@@ -21,14 +21,11 @@ from eegtensor.codebook import (
     encode_residual,
     nearest_codes,
 )
+from eegtensor.tokens._bands import N_BINS, widths
+from eegtensor.tokens._noise import token_noise
 
-# In 0.5 Hz bins: delta, theta, alpha and low beta by 2 Hz, then wider up to 46 Hz.
-EDGES = (0, 4, 8, 12, 16, 20, 26, 36, 48, 64, 92)
-N_BINS = EDGES[-1]
 # Of a band's usual energy: below this a state does not tell energies apart.
 _FLOOR = 1e-3
-# Rows of the table that noise is taken from.
-_NOISES = 4096
 
 
 class BandCodec(NamedTuple):
@@ -87,11 +84,6 @@ def band_energies(coefs: Tensor) -> Tensor:
     """Return the mean energy of a bin in each band, (..., n_bands)."""
     parts = coefs.square().split(widths(), dim=-1)
     return torch.stack([p.mean(dim=-1) for p in parts], dim=-1)
-
-
-def widths() -> list[int]:
-    """Return how many bins each band has."""
-    return np.diff(EDGES).tolist()
 
 
 def log_energies(energies: Tensor, spread: Tensor) -> Tensor:
@@ -221,7 +213,9 @@ def decode_bands(ids: Tensor, codec: BandCodec, *, fill: float = 0.0) -> Tensor:
     ]
     coefs = torch.cat(parts, dim=-1)
     if fill:
-        coefs = coefs + fill * _noise(ids) * _left_out(codes, energies, codec).sqrt()
+        coefs = (
+            coefs + fill * token_noise(ids) * _left_out(codes, energies, codec).sqrt()
+        )
     return coefs
 
 
@@ -233,12 +227,4 @@ def _left_out(codes: Tensor, energies: Tensor, codec: BandCodec) -> Tensor:
     return left.repeat_interleave(torch.tensor(widths(), device=codes.device), dim=-1)
 
 
-def _noise(ids: Tensor) -> Tensor:
-    """Return unit noise, the row of a fixed table that the tokens point at."""
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(_NOISES, N_BINS, generator=generator, dtype=torch.float64)
-    # A polynomial of the tokens modulo a prime: int64 never overflows.
-    prime, at = 2_147_483_647, torch.zeros_like(ids[..., 0])
-    for slot in ids.unbind(dim=-1):
-        at = (at * 1_000_003 + slot + 2) % prime
-    return table.to(ids.device)[at % _NOISES]
+_noise = token_noise

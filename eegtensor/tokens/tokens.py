@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class Tokens:
         Samples of the recording; the last frame may reach beyond.
     alphabet : ndarray of int, shape (n_slots,)
         How many ids each slot can have.
+    bits : ndarray, shape ([n_trials,] n_units, n_frames) | None
+        What frames cost by the tokenizer's model; None where every token sent
+        costs the logarithm of its alphabet.
+    step : float | None
+        Of kind "learned": side information, not counted as bits.
     """
 
     ids: NDArray
@@ -40,6 +46,8 @@ class Tokens:
     ch_names: tuple[str, ...]
     n_times: int
     alphabet: NDArray
+    bits: NDArray | None = None
+    step: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -54,6 +62,11 @@ class Tokens:
                 f"ids have {ids.shape[-1]} slots, the alphabet {len(self.alphabet)}",
                 fix="give the size of every slot",
             )
+        if self.bits is not None and np.shape(self.bits) != ids.shape[:-1]:
+            fail(
+                f"bits have shape {np.shape(self.bits)}, ids {ids.shape}",
+                fix="give one number a unit and frame",
+            )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Return the ids."""
@@ -65,9 +78,54 @@ class Tokens:
 
     @property
     def bits_per_second(self) -> float:
-        """Bits a second and channel: log2 of its alphabet for every token sent."""
+        """Bits a second and channel.
+
+        What the tokens cost by the tokenizer's model, or where it has none, log2 of
+        its alphabet for every token sent.
+        """
         ids = np.asarray(self.ids)
-        bits = ((ids >= 0) * np.log2(np.maximum(self.alphabet, 1))).sum()
+        bits = (
+            ((ids >= 0) * np.log2(np.maximum(self.alphabet, 1))).sum()
+            if self.bits is None
+            else np.sum(self.bits)
+        )
         n_trials = len(ids) if ids.ndim == 4 else 1
         seconds = n_trials * ids.shape[-2] * frame_length(self.sfreq) / self.sfreq
         return float(bits / seconds / len(self.scale))
+
+
+def join(parts: Sequence[Tokens]) -> Tokens:
+    """Return the tokens of recordings that follow each other, as one recording's.
+
+    Parameters
+    ----------
+    parts : sequence of Tokens
+        All but the last of whole seconds, of one scale, rate and channels.
+    """
+    if not parts:
+        fail("there are no tokens", fix="give at least one part")
+    first = parts[0]
+    length = frame_length(first.sfreq)
+    for k, part in enumerate(parts):
+        same = (
+            np.array_equal(part.scale, first.scale)
+            and (part.sfreq, part.ch_names, part.step)
+            == (first.sfreq, first.ch_names, first.step)
+            and np.array_equal(part.alphabet, first.alphabet)
+        )
+        whole = part.n_times % length == 0 or k == len(parts) - 1
+        if not (same and whole):
+            fail(
+                f"part {k} does not follow part {max(k - 1, 0)}",
+                why="It ends within a second"
+                if same
+                else "Its scale, rate, channels or tokenizer differ",
+                fix="join parts of one stream, in their order",
+            )
+    bits = [part.bits for part in parts if part.bits is not None]
+    return replace(
+        first,
+        ids=np.concatenate([part.ids for part in parts], axis=-2),
+        n_times=sum(part.n_times for part in parts),
+        bits=np.concatenate(bits, axis=-1) if bits else None,
+    )

@@ -60,7 +60,7 @@ def usage(ids: list[NDArray], made: EEGTokenizer) -> tuple[float, float]:
     counts = code_counts(torch.from_numpy(slots.astype(np.int64)), 256)
     found = code_usage(counts)
     first = torch.zeros(len(counts), dtype=torch.bool)
-    first[:: made.codec_.n_levels] = True
+    first[:: made.codec_.bands.n_levels] = True
     often = first & (counts.sum(dim=1) >= 2000)
     if not bool(often.any()):
         return float("nan"), float("nan")
@@ -74,10 +74,10 @@ def unchanged(x: NDArray, made: EEGTokenizer) -> tuple[float, float]:
     noisy = x + 0.1 * scale[:, None] * rng.standard_normal(x.shape)
     a, b = (made.encode(v, scale=scale).ids for v in (x, noisy))
     codes = [
-        v[..., 1:].reshape(*v.shape[:-1], -1, made.codec_.n_levels) for v in (a, b)
+        v[..., 1:].reshape(*v.shape[:-1], -1, made.codec_.bands.n_levels) for v in (a, b)
     ]
     found = []
-    for level in range(min(2, made.codec_.n_levels)):
+    for level in range(min(2, made.codec_.bands.n_levels)):
         old, new = (c[..., level] for c in codes)
         found.append(float((old == new)[old >= 0].mean()))
     return found[0], found[-1]
@@ -106,7 +106,7 @@ def main() -> None:
                 spent = time.process_time() - start
                 seconds = sum(x.size for x in test) / 200 / 32
                 share, entropy = usage([t.ids for t in tokens], made)
-                left = made.codec_.remaining
+                left = made.codec_.bands.remaining
                 kept = left[:, 1:] / left[:, :-1]
                 worst = float(kept[kept < 1].max())
                 stable = unchanged(test[0], made)
@@ -122,7 +122,7 @@ def main() -> None:
                         f"{np.mean([t.bits_per_second for t in tokens]):.1f} bit/s/ch, "
                         f"power {m['power_db']:.2f} dB ({power}), "
                         f"phase {m['phase_deg']:.1f} deg, nmse {bands}, "
-                        f"{made.n_states_} states x {made.codec_.n_stated}, "
+                        f"{made.codec_.n_states} states x {made.codec_.bands.n_stated}, "
                         f"use {share:.2f} {entropy:.2f} bit, level {worst:.2f}, "
                         f"stable {stable[0]:.2f} {stable[1]:.2f}, fit {fitted:.1f} s, "
                         f"encode {seconds / spent:.0f} x real time",

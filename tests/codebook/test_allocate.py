@@ -42,6 +42,19 @@ def test_costs_count_and_useless_levels_are_not_bought() -> None:
     np.testing.assert_array_equal(allocate_levels(errors, np.ones(2), 99.0), [1, 2])
 
 
+def test_the_fall_a_bit_decides_and_what_still_fits_is_bought() -> None:
+    # A fall of 5 for 8 bits, or of 3 for 4.
+    errors = np.array([[9.0, 4.0], [9.0, 6.0]])
+    np.testing.assert_array_equal(
+        allocate_levels(errors, np.array([8.0, 4.0]), 9.0), [0, 1]
+    )
+    # The best of all costs too much; the next does not.
+    errors = np.array([[99.0, 0.0], [9.0, 6.0]])
+    np.testing.assert_array_equal(
+        allocate_levels(errors, np.array([8.0, 4.0]), 7.0), [0, 1]
+    )
+
+
 def test_what_cannot_be_allocated_is_refused() -> None:
     with pytest.raises(EEGTensorError, match="errors have shape"):
         allocate_levels(np.ones(3), np.ones(3), 1.0)

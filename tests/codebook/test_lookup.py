@@ -64,7 +64,9 @@ def test_what_cannot_be_coded_is_refused() -> None:
     with pytest.raises(EEGTensorError, match=r"1 of 10 vectors .* first is 4"):
         nearest_codes(X, codes)
     codes[2, 0] = torch.inf
-    with pytest.raises(EEGTensorError, match="1 codes are not finite, the first is 2"):
+    with pytest.raises(
+        EEGTensorError, match="1 of 4 codes are not finite, the first is 2"
+    ):
         nearest_codes(X[:2], codes)
     with pytest.raises(EEGTensorError, match=r"codes have shape \(0, 3\)"):
         nearest_codes(X[:2], codes[:0])

@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused() -> None:
         fit_residual(X, 8, 0)
     with pytest.raises(EEGTensorError, match=r"tables \(2, 8, 6\)"):
         encode_residual(X[:, :4], tables)
-    with pytest.raises(EEGTensorError, match="between 0 and 8, codes between 0 and 7"):
+    with pytest.raises(EEGTensorError, match="between 8 and 8, codes between 0 and 7"):
         decode_residual(torch.tensor([[0, 8]]), tables)
     with pytest.raises(EEGTensorError, match="3 levels, the tables 2"):
         decode_residual(torch.zeros(1, 3, dtype=torch.int64), tables)

@@ -54,6 +54,22 @@ def test_signs() -> None:
     assert torch.equal(z.grad, torch.ones_like(z))
 
 
+def test_the_first_coordinate_counts_least() -> None:
+    assert torch.equal(signs_to_index(2 * torch.eye(4) - 1), torch.tensor([1, 2, 4, 8]))
+    low = torch.tensor([-1.0, -1.0])
+    assert scalar_to_index(low, (3, 5)) == 0
+    assert scalar_to_index(low + torch.tensor([1.0, 0.0]), (3, 5)) == 1
+    assert scalar_to_index(low + torch.tensor([0.0, 0.5]), (3, 5)) == 3
+
+
+def test_penalty_takes_a_bit_as_a_choice_by_its_product_with_the_sign() -> None:
+    z = torch.tensor([[0.3], [-0.2], [0.9]], dtype=torch.float64)
+    p = torch.softmax(z * torch.tensor([-1.0, 1.0]) / 0.7, dim=1)
+    mean = p.mean(dim=0)
+    want = -(p * p.log()).sum(dim=1).mean() + (mean * mean.log()).sum()
+    torch.testing.assert_close(lookup_free_penalty(z, temperature=0.7), want)
+
+
 def test_penalty_is_lowest_for_sure_bits_used_alike() -> None:
     alike = index_to_signs(torch.arange(8), 3)
     one = alike[:1].expand(8, 3)
@@ -69,5 +85,5 @@ def test_what_does_not_fit_is_refused() -> None:
         finite_scalar(torch.zeros(3, 1), (1,))
     with pytest.raises(EEGTensorError, match=r"shape \(3, 2\), there are 1"):
         finite_scalar(torch.zeros(3, 2), (4,))
-    with pytest.raises(EEGTensorError, match="for 4 codes"):
+    with pytest.raises(EEGTensorError, match="4 and 4, codes between 0 and 3"):
         index_to_scalar(torch.tensor([4]), (4,))

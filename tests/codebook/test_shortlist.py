@@ -36,7 +36,8 @@ def drawn(kind: str, n_codes: int = 1500, dim: int = 48) -> tuple[Tensor, Tensor
 def test_what_it_finds_is_the_nearest(kind: str) -> None:
     X, codes = drawn(kind)
     ready = prepare_codes(codes)
-    found = short.shortlist(X, codes, ready.offset, short.round_codes(codes))
+    rough = short.round_codes(ready.table)
+    found = short.shortlist(X - ready.centre, ready.table, ready.offset, rough)
     sure = found >= 0
     least = {"far": 0.3, "heavy": 0.0}.get(kind, 0.9)
     assert sure.double().mean() > least
@@ -52,7 +53,8 @@ def test_search_completes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     X, codes = drawn("gauss")
     # None is sure: all are looked for again.
     monkeypatch.setattr(short, "_MOST_BLOCKS", 0)
-    ready = prepare_codes(codes)._replace(rough=short.round_codes(codes))
+    ready = prepare_codes(codes)
+    ready = ready._replace(rough=short.round_codes(ready.table))
     assert torch.equal(search(X, ready), nearest(X, codes))
 
 
@@ -74,8 +76,9 @@ def test_the_first_of_equal_codes_and_vectors_that_are_not_finite() -> None:
     twice = torch.cat([codes, codes])
     X = codes.clone()
     X[5, 0] = torch.nan
-    offset = prepare_codes(twice).offset
-    found = short.shortlist(X, twice, offset, short.round_codes(twice))
+    ready = prepare_codes(twice)
+    rough = short.round_codes(ready.table)
+    found = short.shortlist(X - ready.centre, ready.table, ready.offset, rough)
     want = torch.arange(600)
     want[5] = -1
     assert torch.equal(found, want)

@@ -12,7 +12,7 @@ from eegtensor.codebook import code_counts, code_usage, cross_entropy, stability
 def test_counts_by_level_without_what_is_not_coded() -> None:
     ids = np.array([[[0, 2], [1, -1]], [[1, 2], [1, 0]]])
     np.testing.assert_array_equal(code_counts(ids, 3), [[1, 3, 0], [1, 0, 2]])
-    with pytest.raises(EEGTensorError, match="between -1 and 2 for 2 codes"):
+    with pytest.raises(EEGTensorError, match="between -1 and 2, codes between 0 and 1"):
         code_counts(ids, 2)
 
 
@@ -39,3 +39,11 @@ def test_cross_entropy_is_the_entropy_where_the_coder_knows_and_more_elsewhere()
 def test_stability() -> None:
     ids = np.array([[1, 2], [3, 4]])
     np.testing.assert_array_equal(stability(ids, np.array([[1, 0], [3, 4]])), [1, 0.5])
+
+
+def test_one_code_alone_and_the_prior() -> None:
+    found = code_usage(np.array([[1, 0]]))
+    np.testing.assert_allclose((found.entropy, found.perplexity), [[0.0], [1.0]])
+    # (2 + 3) / (2 + 6) of the probability, for one code.
+    bits = cross_entropy(np.array([[1, 0]]), np.array([[2, 0]]), prior=3.0)
+    np.testing.assert_allclose(bits, np.log2(8 / 5))

@@ -1,0 +1,50 @@
+"""Recordings of files, as the tokenizer takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eegtensor._check import fail
+
+# Drifts of an amplifier would take the bits of the EEG.
+HIGH_PASS = 0.5
+
+
+def is_path(x: Any) -> bool:
+    """Return whether something names a file or folder."""
+    return isinstance(x, (str, os.PathLike))
+
+
+def open_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Any]:
+    """Yield the recordings of files and folders, EEG channels, high-passed.
+
+    Channels that the file marks as bad are left out.
+
+    Raises
+    ------
+    EEGTensorError
+        If nothing is found, a file cannot be read, or none of its channels is EEG.
+    """
+    from eegtensor.io.discover import find_recordings
+
+    for path in find_recordings(list(paths))[0]:
+        yield open_file(path)
+
+
+def open_file(path: Path) -> Any:
+    """Return the recording of one file, see `open_files`."""
+    import mne
+
+    from eegtensor.io.formats import open_recording
+
+    raw = open_recording(path).signal
+    if not isinstance(raw, mne.io.BaseRaw):
+        fail(f"{path} holds trials", fix="read them with read_trials, and give Trials")
+    picks = mne.pick_types(raw.info, eeg=True, exclude="bads")
+    if not len(picks):
+        fail(f"{path} has no EEG channel", fix="set its channel types")
+    raw = raw.copy().pick(picks).load_data(verbose="ERROR")
+    return raw.filter(HIGH_PASS, None, verbose="ERROR")

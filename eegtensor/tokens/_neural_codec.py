@@ -1,0 +1,228 @@
+"""A trained tokenizer network as a codec: signals to ids and back.
+
+Patches are of one second at 200 samples whatever the rate: the first bins of a
+second's cosine spectrum, back in time, see `eegtensor.tokens._signals.spectra`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eegtensor._check import check_option, fail
+from eegtensor.models._patch_tokenizer import PatchTokenizer
+from eegtensor.models.labram import VQNSP
+from eegtensor.models.neurorvq import NeuroRVQ
+from eegtensor.tokens._bands import N_BINS
+from eegtensor.tokens._coded import Coded
+from eegtensor.tokens._noise import token_noise
+from eegtensor.tokens._signals import RATE, signals_from, spectra
+
+NETWORKS: dict[str, Any] = {"neurorvq": NeuroRVQ, "labram": VQNSP}
+PATCH = int(RATE)
+# Patches that are encoded together, always so many: a sum's order, hence the last
+# bits of a result, may depend on the shape of a matrix.
+_ROWS = 128
+# Patches of a sample where they see one another, as published.
+SAMPLE = 256
+
+
+class NeuralCodec:
+    """A trained network with what makes its ids a recording.
+
+    Parameters
+    ----------
+    network : str
+        One of `NETWORKS`.
+    options : dict
+        Of the network.
+    model : PatchTokenizer
+        In evaluation mode.
+    lost : Tensor, shape (n_bins,)
+        Energy of each bin of a patch's cosine spectrum that the tokens do not tell,
+        in the training data.
+    """
+
+    # Channels are coded as they are.
+    mixing = None
+
+    def __init__(
+        self, network: str, options: dict[str, Any], model: PatchTokenizer, lost: Tensor
+    ) -> None:
+        self.network, self.options, self.model = network, options, model
+        self.lost = lost
+
+    @property
+    def alphabet(self) -> NDArray:
+        """Sizes of the slots, shape (n_slots,)."""
+        return np.full(self.model.n_slots, self.model.size.n_codes)
+
+    @property
+    def bits_per_second(self) -> float:
+        """Bits a second of a channel."""
+        return float(np.log2(self.alphabet).sum())
+
+    @property
+    def _alone(self) -> bool:
+        return {"norms", "alone"} <= set(self.model.fixes)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        X: NDArray,
+        sfreq: float,
+        ch_names: Sequence[str] = (),
+        *,
+        step: float | None = None,
+    ) -> Coded:
+        """Return the ids of signals.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times)
+            Divided by its scale.
+        sfreq : float
+        ch_names : sequence of str
+            Empty where unknown.
+        step : float | None
+            Not used; for the sake of other kinds.
+
+        Returns
+        -------
+        Coded
+            With ids of shape (n_trials, n_channels, n_frames, n_slots).
+        """
+        patches = patches_of(X, sfreq)
+        where = self._places(ch_names, patches)
+        if self._alone:
+            return _coded(self._encode_alone(patches, where))
+        parts = [
+            self.model.encode(part.flatten(2), where)
+            for part in patches.split(self._seconds(patches.shape[1]), dim=2)
+        ]
+        return _coded(torch.cat(parts, dim=2))
+
+    def _encode_alone(self, patches: Tensor, where: Tensor) -> Tensor:
+        shape = patches.shape[:3]
+        rows = patches.reshape(-1, 1, PATCH)
+        place = where[None, :, None].expand(shape).reshape(-1, 1)
+        short = -len(rows) % _ROWS
+        rows = torch.cat([rows, rows.new_zeros(short, 1, PATCH)])
+        place = torch.cat([place, place.new_zeros(short, 1)])
+        parts = [
+            self.model.encode(part, at)
+            for part, at in zip(rows.split(_ROWS), place.split(_ROWS), strict=True)
+        ]
+        found = torch.cat(parts)[: len(rows) - short]
+        return found.view(*shape, -1)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        ids: NDArray,
+        sfreq: float,
+        ch_names: Sequence[str],
+        n_times: int,
+        *,
+        fill: float = 0.0,
+        step: float | None = None,
+    ) -> NDArray:
+        """Return signals (n_trials, n_channels, n_times), in units of the scale.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (n_trials, n_channels, n_frames, n_slots)
+        sfreq : float
+        ch_names : sequence of str
+        n_times : int
+        fill : float
+            Share of the energy that the tokens lose, in every bin, that noise makes
+            up for.
+        step : float | None
+            Not used.
+        """
+        sent = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+        n_slots, n_codes = self.model.n_slots, self.model.size.n_codes
+        if (
+            sent.ndim != 4
+            or sent.shape[-1] != n_slots
+            or not (-1 <= int(sent.min()) and int(sent.max()) < n_codes)
+        ):
+            fail(
+                f"tokens have shape {tuple(sent.shape)}, the codec gives {n_slots} "
+                f"slots of {n_codes} codes",
+                fix="decode with the tokenizer that encoded",
+            )
+        where = self._places(ch_names, sent)
+        step = 1 if self._alone else self._seconds(sent.shape[1])
+        parts = [
+            self.model.decode(part, where).unflatten(-1, (-1, PATCH))
+            for part in sent.split(step, dim=2)
+        ]
+        patches = torch.cat(parts, dim=2).double().numpy()
+        coefs = scipy.fft.dct(patches, norm="ortho")[..., :N_BINS]
+        if fill:
+            coefs = coefs + fill * (token_noise(sent) * self.lost.sqrt()).numpy()
+        return signals_from(coefs, sfreq, n_times)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything, as plain values and tensors."""
+        return {
+            "network": self.network,
+            "options": dict(self.options),
+            "lost": self.lost,
+            "weights": dict(self.model.state_dict()),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Return the codec of `state`.
+
+        Raises
+        ------
+        EEGTensorError
+            If a tensor is missing, unknown or of another shape.
+        """
+        network = check_option("network", state["network"], tuple(NETWORKS))
+        options = dict(state["options"])
+        model = NETWORKS[network](PATCH, random_state=0, **options)
+        own = {k: (tuple(v.shape), v.dtype) for k, v in model.state_dict().items()}
+        given = {k: (tuple(v.shape), v.dtype) for k, v in state["weights"].items()}
+        wrong = {k for k in own.keys() | given.keys() if own.get(k) != given.get(k)}
+        if wrong:
+            fail(
+                f"{len(own) - len(wrong & own.keys())} of {len(own)} tensors fit the "
+                f"network {network!r}; {sorted(wrong)[:3]} do not",
+                why="A network that is loaded in part gives tokens that mean nothing",
+                fix="save the tokenizer again, with the eegtensor that fitted it",
+            )
+        model.load_state_dict(state["weights"])
+        return cls(network, options, model.eval(), state["lost"])
+
+    def _places(self, ch_names: Sequence[str], x: Tensor) -> Tensor:
+        return self.model.places(tuple(ch_names) or None, x)[0]
+
+    def _seconds(self, n_channels: int) -> int:
+        """Return how many seconds of all channels are one sample."""
+        return max(1, min(SAMPLE // n_channels, len(self.model.encoder.seconds)))
+
+
+def patches_of(X: NDArray, sfreq: float) -> Tensor:
+    """Return the patches of signals, float32 (..., n_frames, 200).
+
+    Above 46 Hz they have nothing, so that they do not depend on the rate.
+    """
+    coefs = spectra(X, sfreq, N_BINS)
+    full = np.zeros((*coefs.shape[:-1], PATCH))
+    full[..., :N_BINS] = coefs
+    return torch.from_numpy(scipy.fft.idct(full, norm="ortho").astype(np.float32))
+
+
+def _coded(ids: Tensor) -> Coded:
+    return Coded(ids.numpy().astype(np.int32))
