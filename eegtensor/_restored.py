@@ -8,17 +8,12 @@ import mne
 import numpy as np
 from numpy.typing import NDArray
 
+from eegtensor.features._losses import runs
 from eegtensor.features.completer import Completer
 
 MICROVOLT = 1e6
 _SHOWN_SECONDS = 8.0
 _SHOWN_CHANNELS = 12
-
-
-def runs(flags: NDArray) -> NDArray:
-    """Return first and last sample of each run of True, shape (n_runs, 2)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]])))
-    return edges.reshape(-1, 2)
 
 
 def draw_restoration(
@@ -56,6 +51,7 @@ def draw_restoration(
     held = np.isfinite(new).any(axis=1)
     step = 6.0 * float(np.median(np.nanstd(new[held], axis=1))) if held.any() else 1.0
     step = step or 1.0
+    old = np.where(lost, _within_row(old, lost, 0.5 * step), old)
     figure = Figure(figsize=(13, 1.2 + 0.5 * len(shown)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -67,14 +63,9 @@ def draw_restoration(
                 span = slice(i, j)
                 at, line = times[span], data[row, span] + height
                 if title == "before":
-                    axis.axvspan(
-                        times[i],
-                        times[j - 1],
-                        ymin=_share(row + 1, len(shown)),
-                        ymax=_share(row, len(shown)),
-                        color="#d9d9d9",
-                        lw=0,
-                    )
+                    ends = [times[i] - 0.5 / sfreq, times[j - 1] + 0.5 / sfreq]
+                    low, high = height - 0.5 * step, height + 0.5 * step
+                    axis.fill_between(ends, low, high, color="#d9d9d9", lw=0)
                 else:
                     band = half[row, span]
                     axis.fill_between(
@@ -85,23 +76,31 @@ def draw_restoration(
         axis.set_xlabel("seconds")
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
-    axes[0].set_ylim(heights[-1] - 0.5 * step, 0.5 * step)
+    # No trace is cut at the edges, unless it is far larger than the others.
+    drawn = np.nan_to_num(new + heights[:, None])
+    low = np.clip((drawn - half).min(), heights[-1] - 1.5 * step, -0.5 * step)
+    high = np.clip((drawn + half).max(), 0.5 * step, 1.5 * step)
+    axes[0].set_ylim(min(low, heights[-1] - 0.5 * step) - 0.05 * step, high)
     axes[0].set_xlim(times[0], times[-1])
     labels = [before.ch_names[picks[i]] for i in shown]
     axes[0].set_yticks(heights, labels, fontsize=8)
     axes[0].tick_params(axis="y", length=0)
     axes[1].tick_params(axis="y", length=0)
     figure.suptitle(
-        "Grey: lost. Red: restored, with its 90 % interval. "
-        f"Channels are {step:.0f} microvolts apart.",
+        "Grey: lost, cut at the edge of its row. Red: restored, with its 90 % "
+        f"interval. Channels are {step:.0f} microvolts apart.",
         fontsize=10,
     )
     return figure
 
 
-def _share(row: int, n_rows: int) -> float:
-    """Return where a row's upper edge lies on the axis, as a share of its height."""
-    return 1.0 - row / n_rows
+def _within_row(signals: NDArray, lost: NDArray, most: float) -> NDArray:
+    """Return signals cut to some size: what was lost may be a thousand times larger."""
+    out = signals.copy()
+    for row, where in zip(out, lost & np.isfinite(signals), strict=True):
+        middle = float(np.median(row[where])) if where.any() else 0.0
+        row[where] -= middle if abs(middle) > most else 0.0
+    return np.clip(out, -most, most)
 
 
 def _busiest(restored: NDArray, window: int) -> int:

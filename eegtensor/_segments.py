@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from eegtensor._check import fail, listing
-from eegtensor.features._losses import annotation_origin
 
 
 def add_segments(raw: mne.io.BaseRaw, path: Path) -> None:
@@ -56,7 +55,7 @@ def add_segments(raw: mne.io.BaseRaw, path: Path) -> None:
             fix="choose among " + listing(raw.ch_names, limit=40),
         )
     raw.annotations.append(
-        onset + annotation_origin(raw),
+        onset + raw.first_time,
         duration,
         ["BAD_segment"] * len(table),
         ch_names=names,
@@ -70,9 +69,9 @@ def _starts_as_mne(path: Path) -> bool:
 
 def _add_annotations(raw: mne.io.BaseRaw, path: Path) -> None:
     """Add annotations of a file that MNE wrote."""
+    own = raw.annotations.copy()
     try:
-        found = mne.read_annotations(path)
-        raw.set_annotations(raw.annotations + found)
+        raw.set_annotations(mne.read_annotations(path))
     except (ValueError, RuntimeError, OSError) as error:
         fail(
             f"{path} does not hold annotations of this recording: {error}",
@@ -80,6 +79,9 @@ def _add_annotations(raw: mne.io.BaseRaw, path: Path) -> None:
             "first sample, and if you like channel",
             cause=error,
         )
+    # In place: a sum, set again, would be moved where the recording has no date.
+    if len(own):
+        raw.annotations.append(own.onset, own.duration, own.description, own.ch_names)
 
 
 def _without_dates(table: pd.DataFrame, raw: mne.io.BaseRaw) -> pd.DataFrame:

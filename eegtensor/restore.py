@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eegtensor._check import fail, listing
-from eegtensor._restored import MICROVOLT, draw_restoration, runs
+from eegtensor._restored import MICROVOLT, draw_restoration
 from eegtensor._segments import add_segments
+from eegtensor.features._losses import runs
 from eegtensor.features.completer import Completer
 
 # File name endings that are written, besides MNE's own.
@@ -190,7 +191,8 @@ def _give_positions(raw: mne.io.BaseRaw) -> None:
 
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
     places = np.array([raw.info["chs"][i]["loc"][:3] for i in picks])
-    if np.isfinite(places).all() and places.any(axis=1).all():
+    placed = np.isfinite(places).all(axis=1) & places.any(axis=1)
+    if placed.all():
         return
     known = {name.upper(): place for name, place in standard_positions().items()}
     words = [raw.ch_names[i].upper().removeprefix("EEG ").split("-") for i in picks]
@@ -198,8 +200,9 @@ def _give_positions(raw: mne.io.BaseRaw) -> None:
     scalp = known.keys() - {"A1", "A2", "M1", "M2"}
     # One electrode after every hyphen is the reference; several are pairs.
     second = {half[-1] for half in halves if len(half) > 1} & scalp
-    for i, half in zip(picks, halves, strict=True):
-        place = known.get(half[0])
+    # Those that were measured stay: both are in the head's coordinates.
+    for i, half, own in zip(picks, halves, placed, strict=True):
+        place = None if own else known.get(half[0])
         paired = len(half) > 1 and half[1] in second and len(second) > 1
         if place is not None and not paired:
             raw.info["chs"][i]["loc"][:3] = place

@@ -7,7 +7,7 @@ from eegtensor.features.completer import Completer
 from eegtensor.features.covariance import Covariances
 from eegtensor.features.cp import CPFeatures, NonnegativeCPFeatures
 from eegtensor.features.csp import CSP
-from eegtensor.features.denoiser import PairedDenoiser
+from eegtensor.features.denoiser import NonlocalDenoiser, PairedDenoiser
 from eegtensor.features.erp import ERPCovariances, XdawnCovariances
 from eegtensor.features.factor_plot import plot_factors
 from eegtensor.features.fbcsp import FilterBankCSP
@@ -36,6 +36,7 @@ __all__ = [
     "DomainTransformer",
     "ERPCovariances",
     "FilterBankCSP",
+    "NonlocalDenoiser",
     "NonnegativeCPFeatures",
     "PARAFAC2Features",
     "PairedDenoiser",

@@ -24,25 +24,37 @@ def eeg_picks(info: mne.Info) -> NDArray:
     return np.asarray(picks)
 
 
-def annotation_origin(raw: mne.io.BaseRaw) -> float:
-    """Return the onset, seconds, that an annotation of the first sample has."""
-    # MNE counts from the measurement's date where there is one.
-    dated = raw.annotations.orig_time is not None
-    return float(raw.first_samp / raw.info["sfreq"]) if dated else 0.0
-
-
 def bad_spans(raw: mne.io.BaseRaw) -> Any:
-    """Yield index, first and last sample and channels of each bad annotation."""
+    """Yield index, start, stop and channels of each bad annotation."""
     sfreq = raw.info["sfreq"]
-    first = annotation_origin(raw)
     for k, annotation in enumerate(raw.annotations):
         if not annotation["description"].upper().startswith("BAD"):
             continue
-        onset = annotation["onset"] - first
+        # Counted from before the first sample of a recording that was cropped,
+        # whether it has a date or not.
+        onset = annotation["onset"] - raw.first_time
         start = max(0, round(onset * sfreq))
         stop = min(raw.n_times, round((onset + annotation["duration"]) * sfreq))
         if stop > start:
             yield k, start, stop, tuple(annotation.get("ch_names") or ())
+
+
+def bad_spans_of_trials(epochs: mne.BaseEpochs) -> Any:
+    """Yield index, trial, start, stop and channels of bad annotations."""
+    if epochs.annotations is None:
+        return
+    sfreq, n_times = epochs.info["sfreq"], len(epochs.times)
+    # Both count from before the first sample; events at the rate that was recorded.
+    starts = epochs.events[:, 0] / epochs._raw_sfreq + epochs.times[0]
+    for k, annotation in enumerate(epochs.annotations):
+        if not annotation["description"].upper().startswith("BAD"):
+            continue
+        begin = np.round((annotation["onset"] - starts) * sfreq).astype(int)
+        ends = annotation["onset"] + annotation["duration"] - starts
+        stops = np.minimum(np.round(ends * sfreq).astype(int), n_times)
+        names = tuple(annotation.get("ch_names") or ())
+        for trial in np.flatnonzero((begin < n_times) & (stops > 0) & (stops > begin)):
+            yield k, trial, max(0, begin[trial]), stops[trial], names
 
 
 def long_gaps(lost: NDArray, limit: float) -> NDArray:
@@ -50,10 +62,15 @@ def long_gaps(lost: NDArray, limit: float) -> NDArray:
     gap = lost.all(axis=-2)
     long = np.zeros_like(gap)
     for row, mark in zip(np.atleast_2d(gap), np.atleast_2d(long), strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]])))
-        for start, stop in edges.reshape(-1, 2):
+        for start, stop in runs(row):
             mark[start:stop] = stop - start > limit
     return long
+
+
+def runs(flags: NDArray) -> NDArray:
+    """Return the start and stop of each run of True, shape (n_runs, 2)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]])))
+    return edges.reshape(-1, 2)
 
 
 def electrode_directions(info: mne.Info) -> NDArray:

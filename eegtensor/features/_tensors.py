@@ -21,6 +21,7 @@ from torch import Tensor
 from eegtensor._check import check_lengths, fail
 from eegtensor.features._base import DomainTransformer, check_fitted
 from eegtensor.features._trials import check_tensor, observed_scores
+from eegtensor.tensor._alternate import pseudo_inverse
 from eegtensor.tensor.kernels import squared_norm
 
 # On normal equations, relative to their mean diagonal.
@@ -115,7 +116,7 @@ class TensorFeatures(ClassNamePrefixFeaturesOutMixin, DomainTransformer):
         return np.asarray(mean.astype(X.dtype))
 
     def _centred(self, X: NDArray) -> tuple[Tensor, Tensor | None]:
-        centred = X - self.mean_
+        centred = np.subtract(X, self.mean_, order="C")
         missing = np.isnan(centred)
         # Without a mean, what a new trial has there would be no deviation from it.
         missing |= self._unseen
@@ -180,7 +181,7 @@ class LinearFeatures(TensorFeatures):
         if G is not None:
             eye = torch.eye(len(G), dtype=G.dtype)
             level = G.diagonal().mean() * RIDGE
-            self._inverse = torch.linalg.pinv(G + level * eye, hermitian=True)
+            self._inverse = pseudo_inverse(G + level * eye)
 
     def _scores(self, X: Tensor, observed: Tensor | None) -> Tensor:
         """Return the least-squares weights of the patterns in each trial."""

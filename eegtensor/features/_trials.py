@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import fail, listing
+from eegtensor._check import as_array, fail, listing
 
 
 def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
@@ -22,13 +22,13 @@ def check_tensor(X: Any, shape: tuple[int, ...] | None = None) -> NDArray:
         If X is no numeric array of three or more axes, its trials have another
         shape than `shape`, or a trial holds infinity or nothing but NaN.
     """
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-    array = np.asarray(X)
-    if isinstance(X, np.ma.MaskedArray):
-        array = np.ma.filled(X.astype(np.result_type(X, np.float32)), np.nan)
+    array = as_array(X)
     if array.dtype.kind not in "fiu":
-        fail(f"X has dtype {array.dtype}, not real numbers")
+        fail(
+            f"X has dtype {array.dtype}, not real numbers",
+            fix="of complex ones give the magnitude (numpy.abs), or the real and "
+            "imaginary parts along another axis",
+        )
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
     if array.ndim < 3 or 0 in array.shape:

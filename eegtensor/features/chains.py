@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor.features._tensors import PatternFeatures
+from eegtensor.tensor import ring, train
+from eegtensor.tensor._shapes import norm_of
 from eegtensor.tensor.kernels import positive_peaks
-from eegtensor.tensor.ring import tensor_ring
-from eegtensor.tensor.train import chain, check_links, tensor_train
+from eegtensor.tensor.train import chain, check_links
 
 
 class _Orthonormal(PatternFeatures):
@@ -64,10 +65,11 @@ class TensorTrainFeatures(_Orthonormal):
 
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
         # Trials last: the cores before then span an orthonormal basis of a trial.
-        model = tensor_train(
-            X.movedim(0, -1),
+        model = train.decompose(
+            X.movedim(0, -1).contiguous(),
+            None if observed is None else observed.movedim(0, -1),
+            norm_of(X),
             self.ranks,
-            mask=None if observed is None else observed.movedim(0, -1),
             max_iter=self.max_iter,
             tol=self.tol,
         )
@@ -122,14 +124,17 @@ class TensorRingFeatures(_Orthonormal):
 
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: NDArray | None) -> None:
         wanted = [r if r is not None else 1 for r in check_links(self.ranks, X.ndim)]
-        model = tensor_ring(
+        model = ring.decompose(
             X,
+            observed,
+            norm_of(X),
             wanted,
-            mask=observed,
             ridge=self.ridge,
             max_iter=self.max_iter,
             tol=self.tol,
         )
+        if observed is not None:
+            X.masked_fill_(~observed, 0.0)
         self.fit_, self.n_iter_ = model.fit, model.n_iter
         self.cores_ = tuple(core.numpy() for core in model.cores[1:])
         rest = chain(model.cores[1:]).double()

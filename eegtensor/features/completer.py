@@ -10,9 +10,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import as_array, check_option, fail
 from eegtensor.features._losses import (
     bad_spans,
+    bad_spans_of_trials,
     eeg_picks,
     electrode_directions,
     long_gaps,
@@ -24,6 +25,8 @@ from eegtensor.tensor.denoising import denoise_nonlocal
 # Seconds of a patch that is compared with others, and how far away it may lie.
 PATCH = 0.125
 WINDOW = 0.0625
+# What patches hold.
+_DENOISE = {"nonlocal": "time", "nonlocal-tf": "time-frequency"}
 
 
 class Completer(TransformerMixin, BaseEstimator):
@@ -37,10 +40,12 @@ class Completer(TransformerMixin, BaseEstimator):
         Seconds. Longer stretches that all channels lost together stay as they
         are (arrays without info: none do): no method knows what happened in them.
     random_state : int
-    denoise : "nonlocal" | None
+    denoise : "nonlocal" | "nonlocal-tf" | None
         None returns what was observed as it is, bit for bit. "nonlocal" takes the
         sensors' white noise from observed and restored samples
-        (`eegtensor.tensor.denoising.denoise_nonlocal`).
+        (`eegtensor.tensor.denoising.denoise_nonlocal`), comparing waveforms;
+        "nonlocal-tf" compares oscillations, whatever their phase: less noise is
+        left, in two to three times the time.
 
     Attributes
     ----------
@@ -76,7 +81,7 @@ class Completer(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Do nothing: every recording is completed from itself."""
         check_option("method", self.method, ("auto", *METHODS))
-        check_option("denoise", self.denoise, (None, "nonlocal"))
+        check_option("denoise", self.denoise, (None, *_DENOISE))
         return self
 
     def transform(self, X: Any, *, info: mne.Info | None = None) -> Any:
@@ -103,8 +108,8 @@ class Completer(TransformerMixin, BaseEstimator):
         -------
         ndarray, Raw or Epochs
             A copy. Observed samples are unchanged bit for bit, unless `denoise` asks
-            for it. Raw and Epochs have no bad channels left among the restored, and
-            Raw no annotations of stretches that were restored.
+            for it. Raw and Epochs have no bad channels left among the restored, and no
+            annotations of stretches that were restored.
 
         Raises
         ------
@@ -116,12 +121,12 @@ class Completer(TransformerMixin, BaseEstimator):
             return self._raw(X)
         if isinstance(X, mne.BaseEpochs):
             return self._epochs(X)
-        return self._array(np.asarray(X), None, info)
+        return self._array(as_array(X), None, info)
 
     def _array(
         self, X: NDArray, lost: NDArray | None, info: mne.Info | None
     ) -> NDArray:
-        if X.dtype.kind != "f" or X.ndim not in (2, 3):
+        if X.dtype.kind != "f" or X.ndim not in (2, 3) or 0 in X.shape:
             fail(
                 f"X has dtype {X.dtype} and shape {X.shape}",
                 fix="give floats of shape (n_channels, n_times), with or without a "
@@ -163,7 +168,7 @@ class Completer(TransformerMixin, BaseEstimator):
         spread[at] = np.where(lost[at], found.std, 0.0)
         if self.denoise is not None:
             whole = np.where(np.isnan(out[at]), found.X, out[at])
-            clean, level = _without_noise(whole, info)
+            clean, level = _without_noise(whole, info, _DENOISE[self.denoise])
             kept = np.broadcast_to(left[..., None, :], X.shape)[at]
             out[at] = np.where(kept, out[at], clean)
             self.noise_ = np.zeros(X.shape[-2])
@@ -182,8 +187,7 @@ class Completer(TransformerMixin, BaseEstimator):
         X = raw.get_data(picks=picks)
         lost = np.zeros(X.shape, dtype=bool)
         rows = {name: i for i, name in enumerate(info["ch_names"])}
-        for name in info["bads"]:
-            lost[rows[name]] = True
+        lost[[rows[name] for name in info["bads"]]] = True
         spans = []
         for k, start, stop, names in bad_spans(raw):
             here = [rows[n] for n in names or rows if n in rows]
@@ -192,13 +196,13 @@ class Completer(TransformerMixin, BaseEstimator):
             if len(here) == len(names or rows):
                 spans.append((k, here, slice(start, stop)))
         whole = self._array(X, lost, info)
-        done = [k for k, here, times in spans if self.restored_[here, times].all()]
+        done = [k for k, here, at in spans if self.restored_[here, at].all()]
         out = raw.copy().load_data(verbose="ERROR")
         # Through `apply_function` MNE would copy once more.
         out._data[picks] = whole
         out.info["bads"] = [n for n in out.info["bads"] if n not in rows]
-        kept = np.setdiff1d(np.arange(len(raw.annotations)), done)
-        out.set_annotations(raw.annotations[kept], verbose="ERROR")
+        # In place: `set_annotations` would move those of a recording without a date.
+        out.annotations.delete(done)
         return out
 
     def _epochs(self, epochs: mne.BaseEpochs) -> mne.BaseEpochs:
@@ -206,25 +210,45 @@ class Completer(TransformerMixin, BaseEstimator):
         info = mne.pick_info(epochs.info, picks, verbose="ERROR")
         X = epochs.get_data(picks=picks, copy=True, verbose="ERROR")
         lost = np.zeros(X.shape, dtype=bool)
-        for i, name in enumerate(info["ch_names"]):
-            lost[:, i] = name in info["bads"]
+        rows = {name: i for i, name in enumerate(info["ch_names"])}
+        lost[:, [rows[name] for name in info["bads"]]] = True
+        spans = list(bad_spans_of_trials(epochs))
+        for _, trial, start, stop, names in spans:
+            here = [rows[n] for n in names or rows if n in rows]
+            lost[trial, here, start:stop] = True
         whole = self._array(X, lost, info)
+        left = {
+            k
+            for k, trial, start, stop, names in spans
+            if self.left_[trial, start:stop].any() or not rows.keys() >= set(names)
+        }
         out = epochs.copy().load_data()
+        if spans:
+            out.annotations.delete(sorted({k for k, *_ in spans} - left))
         out._data[:, picks] = whole
-        out.info["bads"] = [n for n in out.info["bads"] if n not in info["ch_names"]]
+        out.info["bads"] = [n for n in out.info["bads"] if n not in rows]
         return out
 
 
-def _without_noise(X: NDArray, info: mne.Info | None) -> tuple[NDArray, NDArray]:
+def _without_noise(
+    X: NDArray, info: mne.Info | None, domain: str
+) -> tuple[NDArray, NDArray]:
     """Return signals without white noise, and the noise of each channel."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     if info is not None:
         rate = info["sfreq"]
         # Shorter patches than 8 samples have no shape to compare.
-        sizes["patch"] = min(max(8, round(PATCH * rate)), X.shape[-1])
+        size = min(max(8, round(PATCH * rate)), X.shape[-1])
         sizes["window"] = round(WINDOW * rate)
-    found = denoise_nonlocal(X, **sizes)
-    return found.X, found.sigma
+        if domain == "time":
+            sizes["patch"] = size
+        elif X.shape[-1] >= 8:
+            # Twice as long, for the frequencies; its quarter is its step.
+            sizes["step"] = min(max(2, round(PATCH * rate / 2)), X.shape[-1] // 4)
+            sizes["patch"] = 4 * sizes["step"]
+    found = denoise_nonlocal(X, domain=domain, **sizes)
+    # One number a channel: the noise is white.
+    return found.X, found.sigma if found.sigma.ndim == 1 else found.sigma.mean(axis=-1)
 
 
 def interval(

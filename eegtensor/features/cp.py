@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor.features._tensors import PatternFeatures, pieces
-from eegtensor.tensor.cp import CP, cp
+from eegtensor.tensor._shapes import check_rank, norm_of
+from eegtensor.tensor.cp import CP, decompose
 from eegtensor.tensor.kernels import khatri_rao
 from eegtensor.tensor.nonnegative import hals, nonnegative_cp
 
@@ -82,10 +83,11 @@ class CPFeatures(_CPBase):
         self.random_state = random_state
 
     def _fit_model(self, X: Tensor, observed: Tensor | None, y: Any) -> None:
-        model = cp(
+        model = decompose(
             X,
-            self.rank,
-            mask=observed,
+            observed,
+            norm_of(X),
+            check_rank(self.rank),
             n_init=self.n_init,
             ridge=self.ridge,
             max_iter=self.max_iter,

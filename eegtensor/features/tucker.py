@@ -12,8 +12,9 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.features._tensors import LinearFeatures
+from eegtensor.tensor._shapes import norm_of
 from eegtensor.tensor.kernels import mode_product, project
-from eegtensor.tensor.tucker import tucker
+from eegtensor.tensor.tucker import decompose
 
 
 class MultilinearProjection(LinearFeatures):
@@ -73,7 +74,8 @@ class TuckerFeatures(MultilinearProjection):
         Directions of each axis of a trial.
     energy : float | None
         In place of ranks: the fewest directions that keep this share of each
-        axis's energy, such as 0.95.
+        axis's energy, such as 0.95; of trials with missing cells see
+        `eegtensor.tensor.tucker`.
     center : bool
         Whether the mean of the training trials is taken off first.
     max_iter, tol
@@ -112,13 +114,16 @@ class TuckerFeatures(MultilinearProjection):
         # With energy the numbers only say that each axis gets a factor.
         ranks = self.ranks if self.energy is None else 1
         wanted = axis_ranks(ranks, X.ndim - 1)
-        model = tucker(
+        model = decompose(
             X,
+            observed,
+            norm_of(X),
             (None, *wanted),
-            mask=observed,
             energy=self.energy,
             max_iter=self.max_iter,
             tol=self.tol,
         )
+        if observed is not None:
+            X.masked_fill_(~observed, 0.0)
         self._keep_factors(model.factors)
         self.fit_, self.n_iter_ = model.fit, model.n_iter

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import as_array, fail
 
 # numpy.ndarray or torch.Tensor; the kind that a function gets is the kind it returns.
 Array: TypeAlias = Any
@@ -54,6 +54,8 @@ def _to_tensor(value: Any, device: torch.device | None) -> Any:
         return value
     if value.dtype.kind not in "fiub":
         return value
+    if np.ma.is_masked(value):
+        value = as_array(value)
     if value.dtype.byteorder not in "=|":
         value = value.astype(value.dtype.newbyteorder("="))
     # torch warns at read-only memory (a memory map), although nothing writes here.
@@ -73,7 +75,21 @@ def _to_numpy(value: Any) -> Any:
 
 
 def floating(X: Tensor) -> Tensor:
-    """Return X in a dtype that has eigenvalues: float32 or float64."""
+    """Return X in a dtype that has eigenvalues: float32 or float64.
+
+    Raises
+    ------
+    EEGTensorError
+        If X is no array of numbers, or holds complex ones.
+    """
+    if not isinstance(X, Tensor) or X.is_complex():
+        kind = f"of dtype {X.dtype}" if hasattr(X, "dtype") else type(X).__name__
+        fail(
+            f"The array is {kind}",
+            why="Only real numbers are worked on",
+            fix="of complex numbers give the magnitude (numpy.abs), or the real and "
+            "imaginary parts as further channels",
+        )
     if X.dtype in (torch.float32, torch.float64):
         return X
     if X.dtype.is_floating_point:

@@ -1,5 +1,6 @@
 """Layers of SPD networks."""
 
+from eegtensor.nn.axial import AxialBlock
 from eegtensor.nn.batchnorm import SPDBatchNorm
 from eegtensor.nn.bimap import BiMap
 from eegtensor.nn.domainnorm import DomainSPDBatchNorm
@@ -12,6 +13,7 @@ from eegtensor.nn.heads import EquiangularHead, GrassmannHead, make_head
 from eegtensor.nn.lagfront import LinearFront
 from eegtensor.nn.multiway import MultiwayAttention, MultiwayBlock
 from eegtensor.nn.pooling import CovarianceFront, CovariancePool
+from eegtensor.nn.positions import electrode_features
 from eegtensor.nn.searched import SearchedLayer, search_linear
 from eegtensor.nn.tail import SPDTail
 from eegtensor.nn.volterra import (
@@ -22,6 +24,7 @@ from eegtensor.nn.volterra import (
 )
 
 __all__ = [
+    "AxialBlock",
     "BiMap",
     "CovarianceFront",
     "CovariancePool",
@@ -43,6 +46,7 @@ __all__ = [
     "SearchedLayer",
     "TangentVector",
     "VolterraConv1d",
+    "electrode_features",
     "factorize_",
     "fit_volterra",
     "make_head",

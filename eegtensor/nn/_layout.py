@@ -17,8 +17,6 @@ from eegtensor.nn._contract import Sizes
 KINDS = ("tt", "tr", "tucker", "cp", "stt", "str", "sttu")
 # What each semi-tensor product kind is with t = 1.
 PLAIN = {"stt": "tt", "str": "tr", "sttu": "tucker"}
-# Automatic mode sizes are near this.
-MODE = 16
 # Of a ring with a share of the numbers: the two bonds between input and output, as
 # a part of the others. The work goes with their square; decompositions of random
 # and of decaying weights were as good as with equal ranks, and worse below this.
@@ -283,35 +281,3 @@ def _by_share(
                 grown = wider
                 break
     return layout
-
-
-@lru_cache(maxsize=1024)
-def balanced_shape(n: int) -> tuple[int, ...]:
-    """Return factors of n, rising, as equal as they can be and near 16.
-
-    A number with large prime factors keeps them: 62 is (2, 31), 61 is (61,).
-    """
-    count = max(1, math.ceil(math.log(n, MODE) - 1e-9)) if n > 1 else 1
-    return min(_factorisations(n, count, 2), key=lambda f: (sum(f), len(f)))
-
-
-def _factorisations(n: int, count: int, least: int) -> list[tuple[int, ...]]:
-    out: list[tuple[int, ...]] = [(n,)]
-    if count > 1:
-        for d in range(least, math.isqrt(n) + 1):
-            if n % d == 0:
-                out += [(d, *f) for f in _factorisations(n // d, count - 1, d)]
-    return out
-
-
-def check_shape(name: str, shape: Any, n: int) -> tuple[int, ...]:
-    """Return a shape whose product is n; by itself balanced, for None."""
-    if shape is None:
-        return balanced_shape(n)
-    sizes = tuple(int(s) for s in shape)
-    if math.prod(sizes) != n or min(sizes, default=0) < 1:
-        fail(
-            f"{name}={sizes} has product {math.prod(sizes)}",
-            fix=f"give factors of {n}, such as {balanced_shape(n)}",
-        )
-    return sizes

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from eegtensor._check import fail
 from eegtensor.nn._contract import Plan, contract, dense_cost, plan
 from eegtensor.nn._factorised import NOMINAL, FactorizedLayer, nominal
-from eegtensor.nn._layout import BATCH, check_shape, choose_layout
+from eegtensor.nn._layout import BATCH, choose_layout
+from eegtensor.nn._mode_shapes import check_shape
 
 
 class FactorizedLinear(FactorizedLayer):

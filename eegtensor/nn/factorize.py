@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from eegtensor._check import EEGTensorError, check_option, fail
 from eegtensor.nn._factorised import FactorizedLayer
-from eegtensor.nn._layout import KINDS, balanced_shape, choose_layout
+from eegtensor.nn._layout import KINDS, choose_layout
+from eegtensor.nn._mode_shapes import balanced_shape
 from eegtensor.nn.factorised import FactorizedLinear
 from eegtensor.nn.factorised_conv import FactorizedConv1d, FactorizedConv2d
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from eegtensor._check import check_option, fail
-from eegtensor.nn._layout import check_shape
+from eegtensor.nn._mode_shapes import check_shape
 from eegtensor.nn.factorised import FactorizedLinear
 from eegtensor.tensor.structure import Structure, as_layer_tensor, search_structure
 

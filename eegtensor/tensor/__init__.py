@@ -1,10 +1,12 @@
 """Tensor mathematics: pure functions; NumPy in, NumPy out, or torch in, torch out."""
 
+from eegtensor.tensor._block_project import block_term_project
+from eegtensor.tensor._coupled_project import coupled_project
 from eegtensor.tensor.ard import BayesianCP, ard_cp
-from eegtensor.tensor.blockterm import BlockTerm, block_term, block_term_project
+from eegtensor.tensor.blockterm import BlockTerm, block_term
 from eegtensor.tensor.cmtf import CMTF, cmtf
 from eegtensor.tensor.consistency import core_consistency
-from eegtensor.tensor.coupled import CoupledCP, coupled_cp, coupled_project
+from eegtensor.tensor.coupled import CoupledCP, coupled_cp
 from eegtensor.tensor.cp import CP, cp
 from eegtensor.tensor.match import (
     FactorMatch,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.tensor._missing import part_cells, row_parts, squared_error
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor.kernels import (
@@ -85,18 +86,26 @@ def solve(V: Tensor, M: Tensor, ridge: float) -> Tensor:
     M : Tensor, shape (I, R), float64
         With one axis more, (S, I, R), there is one V for each of S problems.
     """
-    R = V.shape[-1]
-    level = V.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
-    tiny = torch.finfo(V.dtype).tiny
-    eye = torch.eye(R, dtype=V.dtype, device=V.device)
-    raised = V + (ridge * level + tiny) * eye
+    raised = V.clone()
+    diagonal = raised.diagonal(dim1=-2, dim2=-1)
+    level = ridge * diagonal.mean(dim=-1, keepdim=True)
+    diagonal += level + torch.finfo(V.dtype).tiny
     right = M.mT if V.ndim == M.ndim else M[..., None]
     L, info = torch.linalg.cholesky_ex(raised)
     if bool((info > 0).any()):
-        A = torch.linalg.pinv(raised, hermitian=True) @ right
+        A = pseudo_inverse(raised) @ right
     else:
         A = torch.cholesky_solve(right, L)
     return A.mT if V.ndim == M.ndim else A[..., 0]
+
+
+def pseudo_inverse(V: Tensor) -> Tensor:
+    """Return the inverse of symmetric V (..., R, R) along what is not rounding."""
+    values, vectors = eigh(V)
+    size = values.abs()
+    floor = V.shape[-1] * torch.finfo(V.dtype).eps * size.amax(dim=-1, keepdim=True)
+    inverse = torch.where(size > floor, 1.0 / values, 0.0)
+    return (vectors * inverse[..., None, :]) @ vectors.mT
 
 
 def _sweep(X: Tensor, factors: list[Tensor], total: float, ridge: float) -> float:

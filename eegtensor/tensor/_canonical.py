@@ -198,6 +198,27 @@ def best_guess(
     return min((first_guess(template, o, max_rank, least) for o in orders), key=least)
 
 
+def random_start(
+    template: Template,
+    max_rank: int,
+    least: Callable[[State], float],
+    random: np.random.Generator,
+) -> State:
+    """Return small ranks in a random order; `least` is not asked, unlike by a guess."""
+    low = min(2, max_rank)
+    drawn = random.permutation(template.n_modes)
+    if template.permutes:
+        return State((low,) * len(template.links), tuple(drawn.tolist()))
+    if template.name == "graph":
+        # A ring in a random order: a full graph of many modes is larger than X.
+        near = {frozenset(pair) for pair in zip(drawn, np.roll(drawn, 1), strict=True)}
+        ranks = [low if frozenset(p) in near else 1 for p in template.links.tolist()]
+    else:
+        n_links = len(template.links)
+        ranks = random.integers(1, min(3, max_rank) + 1, n_links).tolist()
+    return State(tuple(ranks), tuple(range(template.n_modes)))
+
+
 def with_rank(state: State, k: int, rank: int) -> State:
     """Return the state with one rank replaced."""
     ranks = (*state.ranks[:k], rank, *state.ranks[k + 1 :])

@@ -10,9 +10,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
+from eegtensor.tensor._missing import Estimate
 from eegtensor.tensor._momentum import Step
 from eegtensor.tensor._shapes import normal
-from eegtensor.tensor.cp import cp
+from eegtensor.tensor.cp import canonical, cp
 from eegtensor.tensor.kernels import mttkrp, squared_norm, sum_of_components
 
 
@@ -168,3 +169,23 @@ def _balanced(
             ours[n] = U
         out.append([torch.cat(pair, dim=1) for pair in zip(ours, apart, strict=True)])
     return out
+
+
+def estimate(models: list[list[Tensor]]) -> Estimate:
+    """Return what gives a part of a person's tensor, as the model has it."""
+    return lambda s, part: rebuild([models[s][0][part], *models[s][1:]])
+
+
+def signed(
+    factors: list[Tensor], carrier: int, keep_order: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Return weights and unit factors as `canonical`, with signs in one mode."""
+    turned = [factors[carrier], *factors[:carrier], *factors[carrier + 1 :]]
+    weights, unit = canonical(turned)
+    if keep_order:
+        size = torch.stack([U.double().norm(dim=0) for U in turned]).prod(dim=0)
+        back = size.argsort(descending=True, stable=True).argsort()
+        weights, unit = weights[back], [U[:, back] for U in unit]
+    first = unit.pop(0)
+    unit.insert(carrier, first)
+    return weights, unit

@@ -41,7 +41,11 @@ def as_tensor(
     """
     if not isinstance(X, Tensor) or X.is_complex():
         kind = f"of dtype {X.dtype}" if hasattr(X, "dtype") else type(X).__name__
-        fail(f"X is {kind}", fix="give an array or tensor of real numbers")
+        fail(
+            f"X is {kind}",
+            fix="give an array or tensor of real numbers; of complex ones the "
+            "magnitude, or the real and imaginary parts",
+        )
     if X.ndim < ndim or 0 in X.shape:
         fail(
             f"X has shape {tuple(X.shape)}",
@@ -54,15 +58,17 @@ def as_tensor(
         # One pass tells that all is finite.
         if math.isfinite(total):
             return X, None, _within_range(X, total)
-    missing = X.isnan()
-    if mask is not None:
+    if mask is None:
+        missing = X.isnan()
+    else:
         if not isinstance(mask, Tensor) or mask.shape != X.shape:
             shape = tuple(getattr(mask, "shape", ()))
             fail(
                 f"mask has shape {shape}, X has {tuple(X.shape)}",
                 fix="give one True (observed) or False (missing) for each cell",
             )
-        missing = missing | ~mask.to(X.device, torch.bool)
+        missing = ~mask.to(X.device, torch.bool)
+        missing |= X.isnan()
     if bool(missing.all()):
         fail("No cell of X is observed", fix="check the mask: True is observed")
     X = X.clone(memory_format=torch.contiguous_format).masked_fill_(missing, 0.0)
@@ -73,8 +79,14 @@ def as_tensor(
             f"X holds infinity, the first at {tuple(where)}",
             fix="mark it as missing: NaN, or False in the mask",
         )
-    observed = ~missing if bool(missing.any()) else None
+    # In place: masks of long recordings are large too.
+    observed = missing.logical_not_() if bool(missing.any()) else None
     return X, observed, _within_range(X, total)
+
+
+def norm_of(X: Tensor) -> float:
+    """Return the squared norm of a tensor that was checked, or raise; see below."""
+    return _within_range(X, squared_norm(X))
 
 
 def _within_range(X: Tensor, total: float) -> float:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._alternate import normal_matrix, solve
+from eegtensor.tensor._block_steps import begin, step_of
 from eegtensor.tensor._missing import impute
-from eegtensor.tensor._momentum import compete, settle
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
-from eegtensor.tensor.cp import DEGENERATE, congruence, cp
-from eegtensor.tensor.kernels import peak_signs, squared_norm, sweep_modes
-from eegtensor.tensor.tucker import start_factors
+from eegtensor.tensor._momentum import settle
+from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
+from eegtensor.tensor.cp import DEGENERATE, congruence
+from eegtensor.tensor.kernels import peak_signs, squared_norm
 
 
 class BlockTerm(NamedTuple):
@@ -147,7 +146,7 @@ def block_term(
     if n_init < 1:
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
     X, observed, total = as_tensor(X, mask, ndim=3)
-    axis = _axis(X, vector_mode)
+    axis = slice_axis(X, vector_mode)
     Y = X.movedim(axis, 0).contiguous()
     if min(Y.shape[1:]) < L:
         fail(
@@ -160,12 +159,12 @@ def block_term(
         norm = total if Z is Y else squared_norm(Z)
         fits: tuple[float, ...] = ()
         if before is None:
-            state, fits = _begin(Z, R, L, n_init, ridge, max_iter, tol, random)
+            state, fits = begin(Z, R, L, n_init, ridge, max_iter, tol, random)
             sweeps = max_iter
         else:
             fits, sweeps = before.start_fits, 3
             state = [before.c * before.weights, before.A, before.B]
-        step = _step(Z, norm, ridge)
+        step = step_of(Z, norm, ridge)
         state, error, n_iter = settle(step, state, max_iter=sweeps, tol=tol)
         c, A, B = (U.double() for U in state)
         weights, A, B, c = _canonical(A, B, c)
@@ -187,125 +186,14 @@ def block_term(
     )
 
 
-def _axis(X: Tensor, vector_mode: int) -> int:
+def slice_axis(X: Tensor, vector_mode: int) -> int:
+    """Return the axis of the slices, counted from 0, or raise."""
     if X.ndim != 3 or not -3 <= vector_mode < 3:
         fail(
             f"X has shape {tuple(X.shape)} and vector_mode={vector_mode!r}",
             fix="give three axes, and one of them as vector_mode: 0, 1 or 2",
         )
     return vector_mode % 3
-
-
-def _step(X: Tensor, total: float, ridge: float) -> Any:
-    """Return one sweep over [c, A, B]: that of CP with c repeated L times."""
-
-    def step(state: list[Tensor]) -> tuple[list[Tensor], float]:
-        c, A, B = _orthonormal(*state)
-        if total == 0.0:
-            return [torch.zeros_like(c), A, B], 0.0
-        K, R = c.shape
-        L = A.shape[2]
-        factors = [c.repeat_interleave(L, dim=1), A.flatten(1), B.flatten(1)]
-        grams = [U.double().mT @ U.double() for U in factors]
-        inner = {}
-
-        def update(n: int, M: Tensor) -> Tensor:
-            M, V = M.double(), normal_matrix(grams, n)
-            if n == 0:
-                M = M.reshape(K, R, L).sum(dim=2)
-                V = V.reshape(R, L, R, L).sum(dim=(1, 3))
-            U = solve(V, M, ridge)
-            inner["product"] = (M * U).sum()
-            if n == 0:
-                U = U.repeat_interleave(L, dim=1)
-            grams[n] = U.mT @ U
-            return U.to(X.dtype)
-
-        sweep_modes(X, factors, update)
-        modelled = normal_matrix(grams, -1).sum()
-        error = float((total - 2.0 * inner["product"] + modelled) / total)
-        c, A, B = factors
-        shape = (-1, R, L)
-        return [c[:, ::L], A.reshape(shape), B.reshape(shape)], max(error, 0.0)
-
-    return step
-
-
-def _orthonormal(c: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same terms with orthonormal A_r, and c_r and B_r of equal norm."""
-    Q, S = torch.linalg.qr(A.movedim(1, 0))
-    # The sign that makes Q a continuous function of A.
-    sign = torch.where(S.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0).to(S)
-    A = (Q * sign[:, None, :]).movedim(0, 1)
-    B = torch.einsum("jrm,rlm->jrl", B, sign[:, :, None] * S)
-    sizes = c.norm(dim=0), B.norm(dim=(0, 2))
-    ratio = torch.where(
-        (sizes[0] > 0) & (sizes[1] > 0), sizes[1] / sizes[0], torch.ones_like(sizes[0])
-    ).sqrt()
-    return c * ratio, A.contiguous(), B / ratio[:, None]
-
-
-def _begin(
-    X: Tensor,
-    R: int,
-    L: int,
-    n_init: int,
-    ridge: float,
-    max_iter: int,
-    tol: float,
-    random: Any,
-) -> tuple[list[Tensor], tuple[float, ...]]:
-    """Return the best of several starts on a compressed tensor, in full size."""
-    sizes = [min(s, 2 * R * (L if n else 1)) for n, s in enumerate(X.shape)]
-    basis, core = start_factors(X, sizes)
-    core = core.double().contiguous()
-    starts = []
-    for start in range(n_init):
-        if start % 2 == 0:
-            starts.append(_clustered(core, R, L, start, random))
-        else:
-            drawn = [(sizes[0], R), (sizes[1], R, L), (sizes[2], R, L)]
-            starts.append([normal(shape, random).to(core) for shape in drawn])
-    step = _step(core, squared_norm(core), ridge)
-    state, *_, fits = compete(step, starts, max_iter=max_iter, tol=tol)
-    full = [
-        torch.tensordot(U.double(), S, dims=([1], [0])).to(X.dtype)
-        for U, S in zip(basis, state, strict=True)
-    ]
-    return full, fits
-
-
-def _clustered(core: Tensor, R: int, L: int, start: int, random: Any) -> list[Tensor]:
-    """Return a start: CP components, L by L those most alike along the first mode."""
-    model = cp(
-        core,
-        R * L,
-        n_init=1,
-        compress=None,
-        max_iter=30,
-        random_state=random,
-    )
-    if start > 0:
-        noise = [0.3 * U.std() * normal(U.shape, random).to(U) for U in model.factors]
-        model = model._replace(
-            factors=tuple(U + E for U, E in zip(model.factors, noise, strict=True))
-        )
-    c, A, B = model.factors
-    cosines = torch.nn.functional.normalize(c, dim=0)
-    alike = (cosines.mT @ cosines).tolist()
-    left, order = list(range(R * L)), []
-    while left:
-        # Components come by falling weight: the largest one left leads a group.
-        leader = left[0]
-        group = sorted(left, key=lambda k: -abs(alike[leader][k]))[:L]
-        order += group
-        left = [k for k in left if k not in group]
-    c = (c * model.weights)[:, order].reshape(len(c), R, L)
-    sign = torch.where((c * c[:, :, :1]).sum(dim=0) < 0, -1.0, 1.0).to(c)
-    size = (c * sign).norm(dim=0)
-    common = torch.nn.functional.normalize((c * sign).sum(dim=2), dim=0)
-    A, B = (U[:, order].reshape(-1, R, L) for U in (A, B))
-    return [common, A * sign, B * size]
 
 
 def _canonical(
@@ -328,51 +216,3 @@ def _canonical(
     order = weights.argsort(descending=True, stable=True)
     A, B = (U.movedim(0, 1)[:, order] for U in (A, B * sign[:, None, None]))
     return weights[order], A.contiguous(), B.contiguous(), (c * sign)[:, order]
-
-
-@bridged
-def block_term_project(
-    model: BlockTerm, X: Array, *, mask: Array | None = None
-) -> Array:
-    """Return the scores of new slices for fixed maps, by least squares.
-
-    Parameters
-    ----------
-    model : BlockTerm
-    X : array or tensor
-        As the tensor fitted, but of any size along ``model.vector_mode``; NaN are
-        missing cells.
-    mask : array of bool, shape as X | None
-
-    Returns
-    -------
-    scores : array, shape (K, R)
-        For maps of norm one: ``model.c * model.weights`` of the slices fitted.
-    """
-    X, observed, _ = as_tensor(X, mask, ndim=3)
-    axis = _axis(X, model.vector_mode)
-    maps = torch.as_tensor(model.maps, dtype=torch.float64, device=X.device)
-    Y = X.movedim(axis, 0)
-    if Y.shape[1:] != maps.shape[1:]:
-        fail(
-            f"Slices have shape {tuple(Y.shape[1:])}, the model's maps "
-            f"{tuple(maps.shape[1:])}",
-            fix="give slices with the axes of those that it was fitted to",
-        )
-    maps = maps.flatten(1)
-    right = Y.flatten(1).double() @ maps.mT
-    seen = None if observed is None else observed.movedim(axis, 0).flatten(1)
-    return solve(_normals(maps, seen), right, 1e-12).to(X.dtype)
-
-
-def _normals(maps: Tensor, seen: Tensor | None) -> Tensor:
-    """Return inner products of maps, over each slice's own cells if some miss."""
-    if seen is None:
-        return maps @ maps.mT
-    R = len(maps)
-    i, j = torch.triu_indices(R, R, device=maps.device)
-    flat = seen.double() @ (maps[i] * maps[j]).mT
-    V = torch.zeros(len(seen), R, R, dtype=flat.dtype, device=flat.device)
-    V[:, i, j] = flat
-    V[:, j, i] = flat
-    return V

@@ -12,12 +12,12 @@ from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._linked import (
     by_person,
+    estimate,
     first_state,
     linked_step,
     matched_state,
-    rebuild,
+    signed,
 )
-from eegtensor.tensor._missing import Estimate, squared_error
 from eegtensor.tensor._momentum import compete, settle
 from eegtensor.tensor._people import (
     People,
@@ -28,10 +28,8 @@ from eegtensor.tensor._people import (
     read_people,
     relative_fits,
 )
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
-from eegtensor.tensor.consistency import first_factor
-from eegtensor.tensor.cp import CP, canonical, congruence
-from eegtensor.tensor.kernels import leading_vectors
+from eegtensor.tensor._shapes import Random, as_random, check_rank
+from eegtensor.tensor.cp import CP, congruence
 
 
 class CoupledCP(NamedTuple):
@@ -218,16 +216,11 @@ def _fit(
         found = impute_people(
             people,
             model,
-            lambda m: _estimate(by_person(m.state, N)),
+            lambda m: estimate(by_person(m.state, N)),
             max_iter=max_iter,
             tol=tol,
         )
     return _result(people, found, modes, own, common)
-
-
-def _estimate(models: list[list[Tensor]]) -> Estimate:
-    """Return what gives a part of a person's tensor, as the model has it."""
-    return lambda s, part: rebuild([models[s][0][part], *models[s][1:]])
 
 
 def _result(
@@ -244,12 +237,12 @@ def _result(
         size = torch.stack([U[:, :common].double().norm(dim=0) for U in factors])
         energy += size.prod(dim=0).square()
     order = energy.argsort(descending=True, stable=True)
-    fits, fit = relative_fits(people, _estimate(models))
+    fits, fit = relative_fits(people, estimate(models))
     out = []
     for s, factors in enumerate(models):
         both = [
-            _signed([U[:, :common][:, order] for U in factors], own[0], True),
-            _signed([U[:, common:] for U in factors], own[0], False),
+            signed([U[:, :common][:, order] for U in factors], own[0], True),
+            signed([U[:, common:] for U in factors], own[0], False),
         ]
         weights = torch.cat([w for w, _ in both]) / people.scale[s]
         joined = [
@@ -266,82 +259,3 @@ def _result(
             )
         )
     return CoupledCP(tuple(out), modes, common, fit, found.n_iter, found.start_fits)
-
-
-def _signed(
-    factors: list[Tensor], carrier: int, keep_order: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Return weights and unit factors as `canonical`, with signs in one mode."""
-    turned = [factors[carrier], *factors[:carrier], *factors[carrier + 1 :]]
-    weights, unit = canonical(turned)
-    if keep_order:
-        size = torch.stack([U.double().norm(dim=0) for U in turned]).prod(dim=0)
-        back = size.argsort(descending=True, stable=True).argsort()
-        weights, unit = weights[back], [U[:, back] for U in unit]
-    first = unit.pop(0)
-    unit.insert(carrier, first)
-    return weights, unit
-
-
-@bridged
-def coupled_project(
-    model: CoupledCP,
-    X: Array,
-    *,
-    mask: Array | None = None,
-    max_iter: int = 200,
-    tol: float = 1e-7,
-) -> CP:
-    """Return a new person's CP model: the common components, with fixed factors.
-
-    Parameters
-    ----------
-    model : CoupledCP
-    X : array or tensor
-        Sizes of shared modes as fitted; NaN are missing cells.
-    mask : array of bool, shape as X | None
-    max_iter : int
-        Sweeps, where more than one mode is the person's own; one mode is solved
-        at once.
-    tol : float
-        Change of the relative error that ends them.
-
-    Returns
-    -------
-    CP
-        Its components are in the order of `model`.
-    """
-    X, observed, total = as_tensor(X, mask)
-    N = len(model.people[0].factors)
-    own = [n for n in range(N) if n not in model.shared]
-    factors: list[Tensor] = [X] * N
-    for n, U in zip(model.shared, model.factors, strict=True):
-        factors[n] = torch.as_tensor(U).to(X.device).double()
-    if X.ndim != N or any(X.shape[n] != len(factors[n]) for n in model.shared):
-        fixed = {n: len(factors[n]) for n in model.shared}
-        fail(f"X has shape {tuple(X.shape)}, the model has sizes {fixed} by mode")
-    for n in own:
-        U = leading_vectors(X, n, min(model.common, X.shape[n]))[0]
-        factors[n] = U[:, torch.arange(model.common) % U.shape[1]]
-    error, before, n_iter = 1.0, float("inf"), 0
-    while n_iter < max_iter:
-        n_iter += 1
-        for n in own:
-            factors[n] = _refit(X, observed, factors, n)
-        values = _estimate([factors])
-        lost = squared_error(X, observed, lambda part: values(0, part))  # noqa: B023
-        error = (lost / total) ** 0.5 if total > 0 else 0.0
-        if len(own) == 1 or before - error < tol:
-            break
-        before = error
-    weights, unit = _signed([U.to(X.dtype) for U in factors], own[0], True)
-    return CP(weights, tuple(unit), 1.0 - error, n_iter, (), congruence(unit))
-
-
-def _refit(
-    X: Tensor, observed: Tensor | None, factors: Sequence[Tensor], mode: int
-) -> Tensor:
-    """Return the factor of a mode by least squares, the others being fixed."""
-    others = [U for n, U in enumerate(factors) if n != mode]
-    seen = None if observed is None else observed.movedim(mode, 0)
-    return first_factor(X.movedim(mode, 0), seen, [factors[mode], *others])

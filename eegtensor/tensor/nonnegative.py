@@ -12,7 +12,7 @@ from torch import Tensor
 from eegtensor._check import fail, listing
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
-from eegtensor.tensor._missing import impute
+from eegtensor.tensor._missing import impute, slice_means
 from eegtensor.tensor._momentum import settle
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
 from eegtensor.tensor.cp import CP, canonical, congruence, rows_of
@@ -81,6 +81,10 @@ def nonnegative_cp(
         )
     if n_init < 1:
         fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    if observed is not None:
+        # Zeros would draw the starts, and their size, down.
+        X = torch.where(observed, X, slice_means(X, observed), out=X)
+        total = squared_norm(X)
     random = as_random(random_state)
     starts = [
         _scaled([_start(X, n, R, start, random) for n in range(X.ndim)], total)
@@ -96,6 +100,7 @@ def nonnegative_cp(
         first = before.factors[0] * before.weights
         return _best(Z, [[first, *before.factors[1:]]], chosen, norm, 2, tol)
 
+    X.masked_fill_(~observed, 0.0)
     return impute(X, observed, model, max_iter=20 * max_iter, tol=tol, rows=rows_of)
 
 

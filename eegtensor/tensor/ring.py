@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,6 +109,25 @@ def tensor_ring(
     Q. Zhao et al., "Tensor ring decomposition", arXiv:1606.05535, 2016.
     """
     X, observed, total = as_tensor(X, mask)
+    options: dict[str, Any] = {"ridge": ridge, "max_iter": max_iter, "tol": tol}
+    return decompose(X, observed, total, ranks, start=start, **options)
+
+
+def decompose(
+    X: Tensor,
+    observed: Tensor | None,
+    total: float,
+    ranks: int | Sequence[int],
+    *,
+    start: Sequence[Array] | None = None,
+    ridge: float = 1e-9,
+    max_iter: int = 100,
+    tol: float = 1e-6,
+) -> TensorRing:
+    """Return what `tensor_ring` does, of what `as_tensor` returns.
+
+    Missing cells of X are overwritten.
+    """
     sizes = [r if r is not None else 1 for r in check_links(ranks, X.ndim)]
     first = None
     if start is not None:

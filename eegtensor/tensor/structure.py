@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._canonical import State, Template, as_float64, best_guess
+from eegtensor.tensor._canonical import Template, as_float64, best_guess, random_start
 from eegtensor.tensor._fits import Fits, OutOfFits
 from eegtensor.tensor._moves import (
     Visit,
@@ -26,6 +26,7 @@ from eegtensor.tensor.network import TensorNetwork
 from eegtensor.tensor.ring import close
 
 METHODS = ("tnale", "tnls", "tnga")
+_COUNTS = ("max_rank", "n_starts", "agree", "max_fits")
 
 
 class Structure(NamedTuple):
@@ -96,13 +97,14 @@ def search_structure(
     penalty: float = 200.0,
     permute: bool = True,
     n_starts: int = 6,
+    agree: int = 2,
     max_fits: int = 300,
     initial_trips: int = 2,
     n_jobs: int = 1,
     checkpoint: str | os.PathLike[str] | None = None,
-    fit_starts: int = 4,
+    fit_starts: int = 8,
     max_iter: int = 100,
-    tol: float = 1e-5,
+    tol: float = 1e-4,
     prune: bool = True,
     cache: bool = True,
     random_state: int = 0,
@@ -129,6 +131,8 @@ def search_structure(
     n_starts : int
         Searches that share the fits (not tnga). The first begins with what the
         unfoldings allow, the others with ranks 2 in a random order.
+    agree : int
+        Starts that come to the best score, to a thousandth, before no other is made.
     max_fits : int
         Structures that may be fitted.
     initial_trips : int
@@ -187,8 +191,8 @@ def search_structure(
             why="A search that is resumed has to draw the same numbers again",
             fix="give a whole number",
         )
-    counts = {"max_rank": max_rank, "n_starts": n_starts, "max_fits": max_fits}
-    for name, value in counts.items():
+    counts = (max_rank, n_starts, agree, max_fits)
+    for name, value in zip(_COUNTS, counts, strict=True):
         check_rank(value, name)
     form = Template(template, X.ndim, permutes=permute)
     fits = Fits(
@@ -196,13 +200,14 @@ def search_structure(
         form,
         float(penalty),
         int(random_state),
-        {"n_starts": fit_starts, "max_iter": max_iter, "tol": tol, "floor": 1e-10},
+        {"n_starts": fit_starts, "max_iter": max_iter, "tol": tol, "floor": 1e-8},
         n_jobs=n_jobs,
         checkpoint=checkpoint,
         prune=prune and method != "tnga",
         cache=cache,
     )
     history: list[Visit] = []
+    ends: list[float] = []
     searches = 1 if method == "tnga" else n_starts
     for k in range(searches):
         random = np.random.default_rng([int(random_state), k])
@@ -211,13 +216,18 @@ def search_structure(
         fits.allowed = max_fits if k == searches - 1 else max_fits - left // 2
         if method == "tnga":
             walk = evolve(fits, max_rank, max_fits, random)
-        elif method == "tnls":
-            state = _start(fits, k, max_rank, random)
-            walk = sample_locally(fits, state, k, max_rank, fits.allowed, random)
         else:
-            state = _start(fits, k, max_rank, random)
-            walk = enumerate_locally(fits, state, k, max_rank, initial_trips)
-        history += _until_out_of_fits(walk)
+            draw = random_start if k else best_guess
+            state = draw(form, max_rank, fits.least, random)
+            if method == "tnls":
+                walk = sample_locally(fits, state, k, max_rank, fits.allowed, random)
+            else:
+                walk = enumerate_locally(fits, state, k, max_rank, initial_trips)
+        seen = _until_out_of_fits(walk)
+        history += seen
+        ends += [v.score for v in seen[-1:] if v.phase != "initial"]
+        if sum(end <= 1.001 * min(ends) for end in ends) >= agree:
+            break
     if fits.best is None:
         fail(
             f"No structure of ranks up to {max_rank} is small enough to be fitted",
@@ -238,23 +248,6 @@ def search_structure(
         tuple(history),
         fits.n_fits,
     )
-
-
-def _start(fits: Fits, k: int, max_rank: int, random: np.random.Generator) -> State:
-    form = fits.template
-    if k == 0:
-        return best_guess(form, max_rank, fits.least, random)
-    low = min(2, max_rank)
-    drawn = random.permutation(form.n_modes)
-    if form.permutes:
-        return State((low,) * len(form.links), tuple(drawn.tolist()))
-    if form.name == "graph":
-        # A ring in a random order: a full graph of many modes is larger than X.
-        near = {frozenset(pair) for pair in zip(drawn, np.roll(drawn, 1), strict=True)}
-        ranks = [low if frozenset(pair) in near else 1 for pair in form.links]
-    else:
-        ranks = random.integers(1, min(3, max_rank) + 1, len(form.links)).tolist()
-    return State(tuple(ranks), tuple(range(form.n_modes)))
 
 
 def _until_out_of_fits(walk: Iterator[Visit]) -> list[Visit]:

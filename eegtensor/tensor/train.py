@@ -100,6 +100,23 @@ def tensor_train(
     algorithm 1.
     """
     X, observed, total = as_tensor(X, mask)
+    return decompose(X, observed, total, ranks, error=error, max_iter=max_iter, tol=tol)
+
+
+def decompose(
+    X: Tensor,
+    observed: Tensor | None,
+    total: float,
+    ranks: int | Sequence[int] | None,
+    *,
+    error: float | None = None,
+    max_iter: int = 1000,
+    tol: float = 1e-5,
+) -> TensorTrain:
+    """Return what `tensor_train` does, of what `as_tensor` returns.
+
+    Missing cells of X are overwritten.
+    """
     if (ranks is None) == (error is None):
         fail(
             f"ranks={ranks!r} and error={error!r}",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
+from eegtensor.tensor._energy import energy_ranks, observed_energy_ranks
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor._shapes import as_tensor, check_ranks
 from eegtensor.tensor.kernels import (
@@ -84,7 +84,9 @@ def tucker(
         True for observed cells. Missing ones are imputed by the model in turn.
     energy : float | None
         The smallest ranks with this share of each unfolding's energy, such as
-        0.95, for the modes whose rank is not None.
+        0.95, for the modes whose rank is not None. Where cells are missing, only
+        columns that help to tell observed cells which were hidden: noise gets
+        none, however much of the energy it is.
     init : "st-hosvd" | "hosvd"
         Sequentially truncated (in the order of modes that costs least), or each
         mode from the whole tensor.
@@ -110,28 +112,64 @@ def tucker(
     al., "On the best rank-1 and rank-(R1, ..., RN) approximation of higher-order
     tensors", SIAM J. Matrix Anal. Appl., 2000.
     """
-    check_option("init", init, INITS)
     X, observed, total = as_tensor(X, mask)
+    return decompose(
+        X,
+        observed,
+        total,
+        ranks,
+        energy=energy,
+        init=init,
+        max_iter=max_iter,
+        tol=tol,
+    )
+
+
+def decompose(
+    X: Tensor,
+    observed: Tensor | None,
+    total: float,
+    ranks: int | Sequence[int | None] | None,
+    *,
+    energy: float | None = None,
+    init: str = "st-hosvd",
+    max_iter: int = 50,
+    tol: float = 1e-4,
+) -> Tucker:
+    """Return what `tucker` does, of what `as_tensor` returns, without another copy.
+
+    Missing cells of X are overwritten.
+    """
+    check_option("init", init, INITS)
     modes = _chosen(ranks, X.ndim)
-    if energy is not None:
-        sizes = _ranks_of(X, modes, _share(energy))
-    elif ranks is None:
+    share = None if energy is None else _share(energy)
+    if share is None and ranks is None:
         fail(
             "Neither ranks nor energy is given",
             fix="give numbers of columns, or a share such as energy=0.95",
         )
-    else:
+
+    def imputed(sizes: Sequence[int], seen: Tensor) -> Tucker:
+        def model(Z: Tensor, before: Tucker | None) -> Tucker:
+            # One sweep from the factors before: the imputation is what converges.
+            start = None if before is None else list(before.factors)
+            turns = max_iter if start is None else 1
+            return _fit(Z, modes, sizes, init, turns, tol, start, squared_norm(Z))
+
+        # What the ranks before left there.
+        X.masked_fill_(~seen, 0.0)
+        options: dict[str, Any] = {"max_iter": 20 * max_iter, "tol": tol}
+        return impute(X, seen, model, rows=_rows_of, **options)
+
+    if share is None:
         sizes = check_ranks(ranks, X.shape)
+    elif observed is None:
+        sizes = energy_ranks(X, modes, share, X.shape)
+    else:
+        sizes = observed_energy_ranks(X, observed, modes, share, imputed, rows=_rows_of)
     if observed is None:
         return _fit(X, modes, sizes, init, max_iter, tol, None, total)
-
-    def model(Z: Tensor, before: Tucker | None) -> Tucker:
-        # One sweep from the factors before: the imputation is what converges.
-        start = None if before is None else list(before.factors)
-        turns = max_iter if start is None else 1
-        return _fit(Z, modes, sizes, init, turns, tol, start, squared_norm(Z))
-
-    return impute(X, observed, model, max_iter=20 * max_iter, tol=tol, rows=_rows_of)
+    return imputed(sizes, observed)
 
 
 def _rows_of(model: Tucker, part: slice) -> Tucker:
@@ -152,16 +190,6 @@ def _share(energy: Any) -> float:
     if not 0.0 < float(energy) <= 1.0:
         fail(f"energy={energy!r}", fix="give a share above 0 and up to 1")
     return float(energy)
-
-
-def _ranks_of(X: Tensor, modes: Sequence[int], share: float) -> tuple[int, ...]:
-    """Return the smallest rank of each mode that keeps a share of its energy."""
-    ranks: list[int | None] = [None] * X.ndim
-    for n in modes:
-        values = leading_vectors(X, n, 1)[1]
-        kept = values.cumsum(0) / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-        ranks[n] = min(int((kept < share - 1e-12).sum()) + 1, X.shape[n])
-    return check_ranks(ranks, X.shape)
 
 
 def cheapest_order(

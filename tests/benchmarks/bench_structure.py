@@ -89,19 +89,13 @@ def power(n_people: int, n_trials: int) -> np.ndarray | None:
     return out - out.mean()
 
 
-def eeg(graph: bool) -> None:
-    X = power(4, 5)
-    if X is None:
-        print("EEG: no data")
-        return
-    print(f"EEG: centred log power {dict(zip(MODES, X.shape, strict=True))}")
+def eeg(X: np.ndarray) -> None:
     options: dict[str, Any] = {
         "max_rank": 10,
         "n_starts": 2,
         "max_fits": 120,
         "fit_starts": 2,
         "max_iter": 40,
-        "tol": 1e-4,
     }
     best, cost = timed(X, penalty=1.0, **options)
     report("ring, order searched", best, cost)
@@ -110,19 +104,49 @@ def eeg(graph: bool) -> None:
     ring = at_error(X, best.rse, template="ring", **options)
     # A train closes no circle: its middle links have to be larger.
     train = at_error(X, best.rse, template="train", **{**options, "max_rank": 40})
-    cut = tensor_train(X, error=math.sqrt(best.rse))
-    entries = sum(G.size for G in cut.cores)
+    cut, entries = svd_train(X, best.rse)
     print(
-        f"  train, natural order, TT-SVD: {entries} entries, rse "
-        f"{(1.0 - cut.fit) ** 2:.4f}\n  entries at rse <= {best.rse:.4f}, relative to "
-        f"the searched ring: ring in natural order {ring / best.n_entries:.2f}, train "
-        f"in natural order {train / best.n_entries:.2f}, TT-SVD "
-        f"{entries / best.n_entries:.2f}"
+        f"  train, natural order, TT-SVD: {entries} entries, rse {cut:.4f}\n"
+        f"  entries at rse <= {best.rse:.4f}, relative to the searched ring: ring in "
+        f"natural order {ring / best.n_entries:.2f}, train in natural order "
+        f"{train / best.n_entries:.2f}, TT-SVD {entries / best.n_entries:.2f}"
     )
-    if graph:
-        del options["permute"]
-        model, cost = timed(X, penalty=1.0, template="graph", **options)
-        report("graph", model, cost)
+
+
+def svd_train(X: np.ndarray, rse: float) -> tuple[float, int]:
+    """Return error and entries of the smallest train, by TT-SVD, at an error."""
+    found = []
+    # A cut promises its error and stays below it: looser ones are tried too.
+    for allowed in np.linspace(math.sqrt(rse), min(0.99, 2.0 * math.sqrt(rse)), 40):
+        cut = tensor_train(X, error=float(allowed))
+        if (1.0 - cut.fit) ** 2 <= rse:
+            found.append((sum(G.size for G in cut.cores), (1.0 - cut.fit) ** 2))
+    entries, reached = min(found)
+    return reached, entries
+
+
+def graph(X: np.ndarray) -> None:
+    """Print the graph found, and rings and trains in natural order at its error."""
+    options: dict[str, Any] = {
+        "max_rank": 6,
+        "n_starts": 2,
+        "max_fits": 60,
+        "initial_trips": 1,
+        "fit_starts": 2,
+        "max_iter": 40,
+    }
+    start = time.process_time()
+    best, cost = timed(X, penalty=1.0, template="graph", **options)
+    report("graph", best, cost)
+    order = {**options, "permute": False, "n_starts": 1, "max_rank": 12}
+    ring = at_error(X, best.rse, template="ring", **order)
+    cut, entries = svd_train(X, best.rse)
+    print(
+        f"  train, natural order, TT-SVD: {entries} entries, rse {cut:.4f}\n"
+        f"  entries at rse <= {best.rse:.4f}, relative to the graph: ring in natural "
+        f"order {ring / best.n_entries:.2f}, TT-SVD {entries / best.n_entries:.2f}; "
+        f"in all {time.process_time() - start:.0f} CPU s (asked <= 300)"
+    )
 
 
 def at_error(X: np.ndarray, rse: float, **options: Any) -> float:
@@ -172,8 +196,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     planted(range(options.first, options.first + options.seeds), options.methods)
-    if options.eeg or options.graph:
-        eeg(options.graph)
+    X = power(4, 5) if options.eeg or options.graph else None
+    if X is not None:
+        sizes = dict(zip(MODES, X.shape, strict=True))
+        print(f"EEG: centred log power {sizes}")
+        if options.eeg:
+            eeg(X)
+        if options.graph:
+            graph(X)
+    elif options.eeg or options.graph:
+        print("EEG: no data")
 
 
 if __name__ == "__main__":

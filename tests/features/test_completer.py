@@ -209,7 +209,8 @@ def smooth(raw) -> mne.io.RawArray:
     return raw.copy().filter(None, 15.0, picks="all", verbose="error")
 
 
-def test_noise_stays_unless_denoising_is_asked_for(smooth) -> None:
+@pytest.mark.parametrize("denoise", ["nonlocal", "nonlocal-tf"])
+def test_noise_stays_unless_denoising_is_asked_for(smooth, denoise) -> None:
     truth = smooth.get_data(picks="eeg")
     rng = np.random.default_rng(2)
     X = truth + 0.3 * truth.std() * rng.standard_normal(truth.shape)
@@ -219,21 +220,22 @@ def test_noise_stays_unless_denoising_is_asked_for(smooth) -> None:
     kept = plain.fit_transform(X)
     np.testing.assert_array_equal(kept[~lost], X[~lost])
     assert not hasattr(plain, "noise_")
-    completer = Completer(denoise="nonlocal")
+    completer = Completer(denoise=denoise)
     clean = completer.fit_transform(X)
     assert error(clean, truth, ~lost) < 0.6 * error(X, truth, ~lost)
     np.testing.assert_allclose(completer.noise_, 0.3 * truth.std(), rtol=0.15)
     np.testing.assert_array_equal(completer.restored_, lost)
 
 
-def test_denoising_of_recordings_and_epochs(smooth) -> None:
+@pytest.mark.parametrize("denoise", ["nonlocal", "nonlocal-tf"])
+def test_denoising_of_recordings_and_epochs(smooth, denoise) -> None:
     noisy = smooth.copy()
     rng = np.random.default_rng(2)
     level = 0.3 * smooth.get_data(picks="eeg").std()
     noisy._data[:10] += level * rng.standard_normal((10, smooth.n_times))
     noisy.info["bads"] = ["Pz"]
     noisy.set_annotations(mne.Annotations(5.0, 3.0, "BAD_long"))
-    completer = Completer(denoise="nonlocal")
+    completer = Completer(denoise=denoise)
     out = completer.fit_transform(noisy)
     truth, before, after = (r.get_data(picks="eeg") for r in (smooth, noisy, out))
     gap = np.zeros(truth.shape, dtype=bool)
@@ -246,7 +248,7 @@ def test_denoising_of_recordings_and_epochs(smooth) -> None:
     noisy.info["bads"] = []
     epochs = mne.make_fixed_length_epochs(noisy.set_annotations(None), 1.0)
     epochs.load_data()
-    clean = Completer(denoise="nonlocal").fit_transform(epochs).get_data(picks="eeg")
+    clean = Completer(denoise=denoise).fit_transform(epochs).get_data(picks="eeg")
     whole = truth.reshape(10, 15, 100).swapaxes(0, 1)
     was = epochs.get_data(picks="eeg")
     assert error(clean, whole, whole == whole) < 0.7 * error(was, whole, whole == whole)

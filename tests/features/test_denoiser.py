@@ -1,12 +1,13 @@
-"""PairedDenoiser: pairs within people, no labels for new trials."""
+"""Denoisers: pairs within people, no labels for new trials; noise of sensors."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from eegtensor import EEGTensorError
-from eegtensor.features import PairedDenoiser
+from eegtensor.features.denoiser import NonlocalDenoiser, PairedDenoiser
 
 
 def trials(n: int, seed: int, pattern: np.ndarray, level: float) -> tuple:
@@ -38,3 +39,46 @@ def test_trials_are_paired_within_people() -> None:
     few = np.where(np.arange(40) == 0, "alone", people)
     with pytest.raises(EEGTensorError, match="'alone'"):
         denoiser.fit(X, subjects=few)
+
+
+def rhythms(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Trials of a rhythm that any channel sees, at any phase."""
+    rng = np.random.default_rng(0)
+    t = np.arange(200)
+    phase = 2 * np.pi * rng.random((n, 1, 1))
+    S = np.cos(0.6 * t + phase) * np.array([1.0, -1.0, 0.5, 2.0])[:, None]
+    return 1e-5 * S, 1e-5 * (S + level * rng.standard_normal(S.shape))
+
+
+@pytest.mark.parametrize(
+    ("domain", "noise", "share"),
+    [
+        ("time", "white", 0.5),
+        ("time-frequency", "white", 0.5),
+        ("time-frequency", "unshared", 0.5),
+    ],
+)
+def test_noise_of_sensors(domain: str, noise: str, share: float) -> None:
+    S, X = rhythms(12, 0.8)
+    denoiser = NonlocalDenoiser(domain=domain, noise=noise).fit(X[:8])
+    np.testing.assert_allclose(denoiser.noise_, 0.8e-5, rtol=0.35)
+    found = denoiser.transform(X[8:])
+    assert np.linalg.norm(found - S[8:]) < share * np.linalg.norm(X[8:] - S[8:])
+    # No trial speaks to another one.
+    np.testing.assert_array_equal(found[1:2], denoiser.transform(X[9:10]))
+
+
+def test_nonlocal_mistakes() -> None:
+    X = rhythms(4, 0.8)[1]
+    with pytest.raises(NotFittedError):
+        NonlocalDenoiser().transform(X)
+    for options, message in (
+        ({"domain": "wavelet"}, "domain='wavelet'"),
+        ({"noise": "unrepeated"}, "noise='unrepeated'"),
+        ({"domain": "time", "noise": "unshared"}, "spectrum"),
+    ):
+        with pytest.raises(EEGTensorError, match=message):
+            NonlocalDenoiser(**options).fit(X)
+    denoiser = NonlocalDenoiser().fit(X)
+    with pytest.raises(EEGTensorError, match="channels"):
+        denoiser.transform(X[:, :3])

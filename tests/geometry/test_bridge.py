@@ -83,3 +83,27 @@ def test_public_names() -> None:
         assert getattr(geometry, name).__doc__
     with pytest.raises(AttributeError, match=r"eegtensor\.geometry"):
         geometry.riemann  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_complex_numbers_are_refused_with_a_way_out(kind) -> None:
+    from eegtensor import EEGTensorError
+    from eegtensor.tensor import cp
+    from eegtensor.tensor.completion import complete
+
+    X = kind(np.ones((4, 5)) + 1j)
+    for function in (complete, lambda X: cp(X, 2)):
+        with pytest.raises(EEGTensorError, match=r"magnitude.*imaginary"):
+            function(X)
+
+
+def test_masked_cells_are_not_read(rng: np.random.Generator) -> None:
+    from eegtensor.tensor import tucker
+
+    X = rng.standard_normal((6, 5, 4))
+    lost = rng.random(X.shape) < 0.2
+    masked = np.ma.masked_array(np.where(lost, 1e9, X), lost)
+    want = tucker(np.where(lost, np.nan, X), 2)
+    np.testing.assert_array_equal(tucker(masked, 2).core, want.core)
+    whole = np.ma.masked_array(X, False)
+    np.testing.assert_array_equal(tucker(whole, 2).core, tucker(X, 2).core)

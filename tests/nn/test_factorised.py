@@ -15,7 +15,8 @@ from nn._networks import KINDS, SEMI, dense
 from eegtensor._check import EEGTensorError
 from eegtensor.nn import FactorizedLinear, _orders
 from eegtensor.nn._contract import _linear, _Network, contract, dense_cost, plan
-from eegtensor.nn._layout import balanced_shape, choose_layout, make_layout
+from eegtensor.nn._layout import choose_layout, make_layout
+from eegtensor.nn._mode_shapes import balanced_shape
 from eegtensor.nn._orders import copied
 
 

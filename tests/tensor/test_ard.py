@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
-from eegtensor.tensor.ard import _State, _update, ard_cp
+from eegtensor.tensor._relevance import State, update
+from eegtensor.tensor.ard import ard_cp
 from eegtensor.tensor.match import factor_match_score
 
 
@@ -85,7 +86,7 @@ def start(X: np.ndarray, R: int, missing: bool) -> tuple[torch.Tensor, ...]:
     count = int(observed.sum())
     Y = Y / (Y.square().sum() / count).sqrt()
     seen = observed if missing else None
-    return Y, seen, _State.begin(Y, seen, R, np.random.default_rng(0)), count
+    return Y, seen, State.begin(Y, seen, R, np.random.default_rng(0)), count
 
 
 def test_updates_are_the_equations_row_by_row() -> None:
@@ -94,7 +95,7 @@ def test_updates_are_the_equations_row_by_row() -> None:
     means = [U.numpy().copy() for U in state.means]
     spreads = [V.numpy().copy() for V in state.spreads]
     tau, prior = state.precision, np.diag(state.relevance.numpy())
-    _update(Y, observed, state, count)
+    update(Y, observed, state, count)
 
     def second(n: int, i: int) -> np.ndarray:
         return np.outer(means[n][i], means[n][i]) + spreads[n][i]
@@ -131,7 +132,7 @@ def test_the_evidence_never_falls(missing: bool) -> None:
     Y, observed, state, count = start(X, 5, missing)
     bounds = []
     for _ in range(60):
-        _update(Y, observed, state, count)
+        update(Y, observed, state, count)
         bounds.append(state.bound(count))
     assert np.diff(bounds).min() > -1e-8 * abs(bounds[-1])
     assert bounds[-1] > bounds[0] + 10
@@ -142,8 +143,8 @@ def test_a_full_mask_is_no_mask() -> None:
     Y, _, whole, count = start(X, 4, missing=False)
     _, observed, rows, _ = start(X, 4, missing=True)
     for _ in range(5):
-        _update(Y, None, whole, count)
-        _update(Y, observed, rows, count)
+        update(Y, None, whole, count)
+        update(Y, observed, rows, count)
     for U, V in zip(whole.means, rows.means, strict=True):
         np.testing.assert_allclose(U, V, rtol=1e-8)
     assert whole.bound(count) == pytest.approx(rows.bound(count), rel=1e-10)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
-from eegtensor.tensor.blockterm import block_term, block_term_project
+from eegtensor.tensor import block_term, block_term_project
 from eegtensor.tensor.cp import cp
 from eegtensor.tensor.match import factor_match_score
 

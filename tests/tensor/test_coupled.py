@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
+from eegtensor.tensor import coupled_cp, coupled_project
 from eegtensor.tensor._linked import _joint
-from eegtensor.tensor.coupled import coupled_cp, coupled_project
 from eegtensor.tensor.cp import cp
 from eegtensor.tensor.match import factor_match_score
 

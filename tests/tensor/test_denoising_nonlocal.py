@@ -10,9 +10,9 @@ from scipy.signal import lfilter
 
 from eegtensor import EEGTensorError
 from eegtensor.tensor.denoising import (
+    _patches,
     denoise_nonlocal,
     noise_level,
-    nonlocal_lowrank,
     shrink_singular,
 )
 from eegtensor.tensor.denoising._lowrank import low_rank
@@ -191,7 +191,7 @@ class TestDenoising:
         found = denoise_nonlocal(X).X
         assert relative(found, S) < 0.5 * relative(X, S)
         # In many parts, none of which holds all that is alike.
-        monkeypatch.setattr(nonlocal_lowrank, "CHUNK", 1 << 16)
+        monkeypatch.setattr(_patches, "CHUNK", 1 << 16)
         parts = denoise_nonlocal(X).X
         assert relative(parts, S) < 0.6 * relative(X, S)
 
@@ -236,6 +236,10 @@ class TestDenoising:
             (np.zeros((3, 2, 32)), {"feedback": 1.0}, "feedback"),
             (np.zeros((3, 2, 32)), {"noise": "pink"}, "noise='pink'"),
             (np.zeros(32), {}, "shape"),
+            (np.ones((3, 2, 32)) * 1j, {}, "complex"),
+            (np.ones((3, 2, 32), object), {}, "object"),
+            (np.full((3, 2, 32), 1e200), {}, "another unit"),
+            (np.full((3, 2, 32), 1e-200), {"noise": "unrepeated"}, "another unit"),
         ],
     )
     def test_mistakes(self, X, options, message) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eegtensor.tensor as T
+from eegtensor import features
+from eegtensor.features import _tensors
 from eegtensor.tensor import _missing, kernels
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor.ard import ard_cp
@@ -39,6 +41,15 @@ DECOMPOSITIONS: dict[str, Any] = {
     "hoda": lambda X: hoda(X, torch.arange(20) % 2, 3, max_iter=2),
     "hopls": lambda X: hopls(X, torch.arange(20.0)[:, None], 2, 3),
     **JOINT,
+}
+
+
+FEATURES: dict[str, Any] = {
+    "cp": lambda: features.CPFeatures(3, n_init=1, max_iter=2),
+    "nonnegative": lambda: features.NonnegativeCPFeatures(3, n_init=1, max_iter=1),
+    "tucker": lambda: features.TuckerFeatures(3, max_iter=2),
+    "train": lambda: features.TensorTrainFeatures(3, max_iter=5),
+    "ring": lambda: features.TensorRingFeatures(2, max_iter=2),
 }
 
 
@@ -83,6 +94,27 @@ def test_three_times_the_input_is_enough(name: str, missing, rng, monkeypatch) -
         DECOMPOSITIONS[name](X)
     assert peak.bytes < 3 * X.nbytes
     torch.testing.assert_close(X, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_three_times_the_trials_is_enough_for_features(
+    name: str, rng, monkeypatch
+) -> None:
+    X = rng.random(SHAPE)
+    X[rng.random(SHAPE) < 0.3] = np.nan
+    monkeypatch.setattr(kernels, "_PIECE", 20_000)
+    monkeypatch.setattr(_missing, "_FEW_CELLS", 0)
+    monkeypatch.setattr(_tensors, "_CELLS", 10_000)
+    before, extractor = X.copy(), FEATURES[name]()
+    with Peak(torch.from_numpy(X)) as peak:
+        extractor.fit(X)
+    # Copies that NumPy makes count as soon as torch has them.
+    assert X.nbytes < peak.bytes < 3 * X.nbytes
+    np.testing.assert_array_equal(X, before)
+    # Missing cells of the working copy were zero again for the training scores.
+    np.testing.assert_allclose(
+        extractor.train_scores_, extractor.transform(X), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_a_mask_leaves_the_array_as_it_was(rng) -> None:

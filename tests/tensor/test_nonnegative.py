@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 
 import eegtensor.tensor as T
 from eegtensor import EEGTensorError
+from eegtensor.tensor import nonnegative
 from eegtensor.tensor.nonnegative import hals
 
 
@@ -89,6 +90,25 @@ def test_missing_cells(rng) -> None:
     model = T.nonnegative_cp(np.where(mask, X, np.nan), 2, tol=1e-8)
     lost = model.reconstruct()[~mask] - X[~mask]
     assert np.linalg.norm(lost) < 0.01 * np.linalg.norm(X[~mask])
+
+
+def test_starts_do_not_take_missing_cells_for_zeros(rng, monkeypatch) -> None:
+    factors = [U + 0.3 for U in planted((16, 12, 14), 3, rng)]
+    X = cp_tensor(factors)
+    mask = rng.random(X.shape) >= 0.5
+    mask[:8, :, :7] = False
+    starts = []
+
+    def kept(*given):
+        starts.append(scaled(*given))
+        return starts[-1]
+
+    scaled = nonnegative._scaled
+    monkeypatch.setattr(nonnegative, "_scaled", kept)
+    T.nonnegative_cp(np.where(mask, X, np.nan), 3, max_iter=1)
+    for start in starts:
+        size = np.linalg.norm(cp_tensor([U.numpy() for U in start]))
+        assert 0.9 < size / np.linalg.norm(X) < 1.1
 
 
 def test_what_cannot_be_done_says_so(rng) -> None:

@@ -47,6 +47,7 @@ def squared_error(X: np.ndarray, Y: np.ndarray) -> float:
 SMALL = {
     "max_rank": 3,
     "n_starts": 3,
+    "agree": 3,
     "max_fits": 10_000,
     "max_iter": 30,
     "fit_starts": 2,
@@ -116,6 +117,17 @@ def test_the_score_never_rises_in_the_main_phase(small, template) -> None:
         scores = [v.score for v in model.history if v[:2] == (k, "main")]
         assert scores == sorted(scores, reverse=True)
         assert len(scores) > 4
+
+
+def test_starts_that_agree_end_the_search(small) -> None:
+    for agree in (1, 2, 3):
+        model = search_structure(small, **{**SMALL, "n_starts": 8, "agree": agree})
+        last = {v.start: v.score for v in model.history}
+        at_best = [v <= 1.001 * model.score for v in last.values()]
+        # The last start is the one that made them enough.
+        assert sum(at_best) == agree
+        assert at_best[-1]
+        assert len(last) < 8
 
 
 @pytest.mark.parametrize("penalty", [0.01, 5.0, 200.0])

@@ -119,6 +119,29 @@ def test_ranks_by_energy(rng) -> None:
         assert share[r - 1] >= 0.8 and (r == 1 or share[r - 2] < 0.8)
 
 
+@pytest.mark.parametrize("snr", [60.0, 20.0])
+def test_ranks_by_energy_with_cells_missing(snr, rng) -> None:
+    X = noisy(planted((20, 30, 25), (3, 4, 2), rng), snr, rng)
+    mask = rng.random(X.shape) >= 0.6
+    for energy in (0.9, 0.99):
+        whole = T.tucker(X, energy=energy).core.shape
+        found = T.tucker(np.where(mask, X, 1e9), energy=energy, mask=mask)
+        assert found.core.shape == whole
+        one = T.tucker(np.where(mask, X, np.nan), (None, 4, 2), energy=energy)
+        assert one.core.shape == (20, *whole[1:]) and one.factors[0] is None
+    # The same as if the ranks had been given.
+    again = T.tucker(X, found.core.shape, mask=mask)
+    np.testing.assert_array_equal(again.core, found.core)
+
+
+def test_ranks_by_energy_of_a_few_cells(rng) -> None:
+    X = np.full((4, 5, 3), np.nan)
+    X[1, 2, 1] = 3.0
+    assert T.tucker(X, energy=0.9).core.shape == (1, 1, 1)
+    X[0, 0] = rng.standard_normal(3)
+    assert np.isfinite(T.tucker(X, energy=0.9).reconstruct()).all()
+
+
 def test_a_mode_left_as_it_is(rng) -> None:
     X = noisy(planted((6, 7, 8), (6, 3, 2), rng), 10.0, rng)
     model = T.tucker(X, (None, 3, 2), tol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -53,27 +54,41 @@ def patterns(seen: Tensor) -> Patterns:
     )
 
 
-def apply_operators(
-    operators: Tensor, values: Tensor, found: Patterns, *, cells: int = 1 << 24
+def complete_columns(
+    operators: Callable[[Tensor], Tensor],
+    values: Tensor,
+    found: Patterns,
+    *,
+    cells: int = 1 << 18,
 ) -> Tensor:
     """Return every column times its pattern's operator, (n_channels, n_columns).
 
+    Operators are made for a few patterns at a time: where cells are lost at random
+    every column has its own, and all of them are many times the signals.
+
     Parameters
     ----------
-    operators : Tensor, shape (n_patterns, n_channels, n_channels)
+    operators : callable
+        ``seen (k, n_channels) -> (k, n_channels, n_channels)``: of some patterns.
     values : Tensor, shape (n_channels, n_columns)
         Zero where lost.
     found : Patterns
     cells : int
-        Matrix entries gathered at a time, which bounds the memory.
+        Entries of operators, and of signals, that are made at a time.
     """
     n, n_columns = values.shape
     padded = torch.cat([values, values.new_zeros(n, 1)], dim=1)
     out = torch.zeros_like(padded)
-    step = max(1, cells // (n * n))
-    for at in range(0, len(found.owner), step):
-        columns = found.columns[at : at + step]
-        block = padded[:, columns].permute(1, 0, 2)
-        block = operators[found.owner[at : at + step]].to(values) @ block
-        out[:, columns] = block.permute(1, 0, 2)
+    width = found.columns.shape[1]
+    at_once, step = max(1, cells // n**2), max(1, cells // (n * max(n, width)))
+    for first in range(0, len(found.seen), at_once):
+        made = operators(found.seen[first : first + at_once]).to(values)
+        ends = torch.tensor([first, first + at_once], device=found.owner.device)
+        begin, end = torch.searchsorted(found.owner, ends).tolist()
+        for at in range(begin, end, step):
+            groups = slice(at, min(at + step, end))
+            columns = found.columns[groups]
+            block = padded[:, columns].permute(1, 0, 2)
+            block = made[found.owner[groups] - first] @ block
+            out[:, columns] = block.permute(1, 0, 2)
     return out[:, :n_columns]

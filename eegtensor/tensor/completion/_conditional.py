@@ -160,7 +160,8 @@ class Conditioner:
         block = response[apart.abs()]
         block = torch.where((apart < 0)[..., None, None], block.mT, block)
         block = block.permute(0, 2, 1, 3).reshape(length * response.shape[1], -1)
-        return torch.linalg.cholesky(0.5 * (block + block.T))
+        block = (block + block.T).mul_(0.5)
+        return torch.linalg.cholesky(block)
 
     def block_variances(self) -> list[Tensor]:
         """Return the conditional variances inside each stretch, (length, n)."""
@@ -169,13 +170,13 @@ class Conditioner:
 
     def right_side(self, seen_values: Tensor) -> Tensor:
         """Return -Q_mo x_o for values that are zero where lost."""
-        return -self.lost * convolve(self.precision, seen_values)
+        return convolve(self.precision, seen_values).mul_(self.lost).neg_()
 
     def noise_side(self, white: Tensor) -> Tensor:
         """Return a right side whose solution has the conditional covariance."""
         # Any root of Q will do: cov(P_m L w) = Q_mm, so the solution has Q_mm^-1.
         root = torch.linalg.cholesky(self.precision.to(torch.complex128))
-        return self.lost * convolve(root.to(self.precision), white)
+        return convolve(root.to(self.precision), white).mul_(self.lost)
 
     def solve(self, right: Tensor, start: Tensor, n_iter: int) -> Tensor:
         """Return the lost cells after some steps, zero where seen.
@@ -189,21 +190,25 @@ class Conditioner:
         lost = self._copies(self.lost, right)
 
         def product(v: Tensor) -> Tensor:
-            return lost * convolve(self.precision, v)
+            return convolve(self.precision, v).mul_(lost)
 
         return _conjugate_gradient(product, self._precondition, right, start, n_iter)
 
     def _copies(self, mask: Tensor, like: Tensor) -> Tensor:
-        return mask.repeat(1, like.shape[1] // mask.shape[1], 1)
+        n = like.shape[1] // mask.shape[1]
+        return mask if n == 1 else mask.repeat(1, n, 1)
 
     def _precondition(self, residual: Tensor) -> Tensor:
-        out = torch.zeros_like(residual)
+        out: Tensor | None = None
         if self.has_scattered:
             mask = self._copies(self.scattered, residual)
-            out = mask * convolve(self.near, mask * residual)
+            out = convolve(self.near, mask * residual).mul_(mask)
         if self.has_wide:
             mask = self._copies(self.wide, residual)
-            out = out + mask * convolve(self.spectrum, mask * residual)
+            part = convolve(self.spectrum, mask * residual).mul_(mask)
+            out = part if out is None else out.add_(part)
+        if out is None:
+            out = torch.zeros_like(residual)
         n, n_trials = len(residual), self.lost.shape[1]
         for stretch, factor in zip(self.blocks, self.factors, strict=True):
             trials, times = self._cells(stretch)
@@ -224,7 +229,7 @@ def _conjugate_gradient(
     n_iter: int,
 ) -> Tensor:
     """Return the solution, every signal with steps of its own."""
-    solution, residual = start, right - product(start)
+    solution, residual = start.clone(), right - product(start)
     direction = torch.zeros_like(right)
     before = right.new_ones(right.shape[1])
     tiny = torch.finfo(right.dtype).tiny
@@ -233,11 +238,13 @@ def _conjugate_gradient(
         now = _inner(residual, better)
         # Steps stop by themselves where nothing is left to solve.
         ratio = now / before.clamp_min(tiny) if step else torch.zeros_like(now)
-        direction = better + ratio[:, None] * direction
+        direction.mul_(ratio[:, None]).add_(better)
+        del better
         image = product(direction)
         length = now / _inner(direction, image).clamp_min(tiny)
-        solution = solution + length[:, None] * direction
-        residual = residual - length[:, None] * image
+        solution += length[:, None] * direction
+        residual -= image.mul_(length[:, None])
+        del image
         before = now
     return solution
 

@@ -104,13 +104,9 @@ def weigh(
             few = picker.columns_of(trial.reduced)
             for predict in predictors[1:]:
                 estimates.append(picker.back(predict(few).values))
-        # In the units given: large channels count for more, as in the error.
-        found = choose(
-            picker.size * picker(trial.problem.values),
-            picker.size * np.stack(estimates),
-            picker.size * picker(std),
-            events,
-        )
+        # Every channel in units of its own power: gains move no weights.
+        truth = picker(trial.problem.values)
+        found = choose(truth, np.stack(estimates), picker(std), events)
         padded = np.zeros(len(predictors))
         padded[: len(found.weights)] = found.weights
         out[int(kind)] = found._replace(weights=padded)
@@ -137,8 +133,6 @@ class _Picker:
         self.trials, self.times = torch.from_numpy(at).T
         hidden = torch.from_numpy(trial.hidden == kind)
         self.cells = hidden[self.trials, :, self.times]
-        scale = trial.problem.scale.expand(len(at), -1)
-        self.size = scale[self.cells].numpy(force=True)
 
     def __call__(self, signals: Tensor) -> NDArray[np.float64]:
         return self.back(signals[self.trials, :, self.times].T[None])

@@ -33,9 +33,11 @@ def kinds_of(seen: NDArray[np.bool_]) -> NDArray[np.int8]:
     changed[:, 1:] = (lost[:, :, 1:] != lost[:, :, :-1]).any(axis=1)
     steady = _moving_mean(changed, RUN_LENGTH) < 0.5
     gap = lost.all(axis=1) & steady
-    run = lost & (_run_lengths(lost) >= RUN_LENGTH) & steady[:, None]
     kinds = np.where(lost, np.int8(SCATTERED), np.int8(SEEN))
-    kinds[run] = RUN
+    # Channel by channel: labels of runs have eight bytes a cell.
+    for c in range(lost.shape[1]):
+        long = _run_lengths(lost[:, c]) >= RUN_LENGTH
+        kinds[:, c][lost[:, c] & long & steady] = RUN
     kinds[np.broadcast_to(gap[:, None], lost.shape)] = GAP
     return kinds
 

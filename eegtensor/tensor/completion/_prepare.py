@@ -18,42 +18,65 @@ from eegtensor.tensor.completion.spline import unit_positions
 
 # A channel with fewer observed cells is a channel without data.
 FEWEST = 8
+# Finest step of a signal of unit power.
+GRAIN = 2.0**-24
 # Cells from which is learned at most, and samples of a piece of a long recording.
 LEARN_CELLS = 600_000
 PIECE = 4096
+# Cells from which means and powers are taken at a time.
+MOMENT_CELLS = 1 << 18
 # Cells that are completed together, and samples on both sides that help.
 PART_CELLS = 1 << 20
 BESIDE = 512
 
 
 class Prepared(NamedTuple):
-    """The problem, and how to turn its solution into what the user gets.
+    """What was given, and how to standardise a part of it.
 
     Attributes
     ----------
-    problem : Problem
-        Of the channels with data that vary.
-    live, varied : Tensor of bool, shape (n_channels,)
-        Whether a channel holds data, and whether these are not all one value.
-    mean : Tensor, shape (n_channels,)
-        Zero for channels without data.
     original : Tensor, shape (n_trials, n_channels, n_times)
     seen : Tensor of bool, same shape
+    live, varied : Tensor of bool, shape (n_channels,)
+        Whether a channel holds data, and whether these are not all one value.
+    mean : Tensor, shape (n_channels,), float64
+        Zero for channels without data.
+    scale : Tensor, shape (n_varied,), float64
+        Standard deviations of the channels that vary.
     positions : Tensor, shape (n_channels, 3) | None
+    steady : bool
+        See `Problem`.
     """
 
-    problem: Problem
+    original: Tensor
+    seen: Tensor
     live: Tensor
     varied: Tensor
     mean: Tensor
-    original: Tensor
-    seen: Tensor
+    scale: Tensor
     positions: Tensor | None
+    steady: bool
 
     @property
     def shape(self) -> torch.Size:
         """Shape of all channels' signals."""
         return self.original.shape
+
+    @property
+    def problem(self) -> Problem:
+        """Of the channels with data that vary, all trials and times."""
+        return self.part(slice(None), slice(None))
+
+    def part(self, trials: slice, times: slice) -> Problem:
+        """Return the problem of some trials and times, standardised anew."""
+        seen = self.seen[trials, :, times][:, self.varied]
+        given = self.original[trials, :, times][:, self.varied].double()
+        values = given.sub_(self.mean[self.varied, None]).div_(self.scale[:, None])
+        # Rounding that depends on the unit would grow in the solver, which is of
+        # single precision: cut here, results are the same in every unit and gain.
+        values = values.div_(GRAIN).round_().mul_(GRAIN).masked_fill_(~seen, 0.0)
+        places = None if self.positions is None else self.positions[self.varied]
+        return Problem(values, seen, places, self.scale, self.steady, object())
 
 
 def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
@@ -75,13 +98,15 @@ def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
         seen = seen & given
     seen = seen.view(-1, *X.shape[-2:])
     original = X.reshape(seen.shape)
-    infinite = (seen & original.isinf()).any(dim=2).any(dim=0)
+    found = [_moments(original[:, c], seen[:, c]) for c in _channels(original.shape)]
+    count, mean, power, first, varied, infinite = map(
+        torch.cat, zip(*found, strict=True)
+    )
     if bool(infinite.any()):
         fail(
             f"channels {listing(infinite.nonzero()[:, 0].tolist())} hold infinity",
             fix="mark these cells as lost: mask=numpy.isfinite(X)",
         )
-    count = seen.sum(dim=(0, 2))
     live = count >= min(FEWEST, seen.shape[0] * seen.shape[2])
     if not bool(live.any()):
         fail(
@@ -96,25 +121,43 @@ def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
             why="Such a channel can be told only from where it sits among the others",
             fix="give positions (set a montage), or drop these channels",
         )
-    known = torch.where(seen, original, 0.0).double()
-    mean = known.sum(dim=(0, 2)) / count.clamp_min(1)
-    mean = torch.where(live, mean, 0.0)
     # A flat channel (the reference) is its value; as a signal of no power it would
     # only spoil the precision of the others.
-    first = torch.where(seen, original, -math.inf).amax(dim=(0, 2))
-    varied = live & (seen & (original != first[:, None])).any(dim=2).any(dim=0)
-    mean = torch.where(live & ~varied, first.double(), mean)
-    known = torch.where(seen, known - mean[:, None], 0.0)[:, varied]
-    scale = ((known**2).sum(dim=(0, 2)) / count[varied]).sqrt()
-    some = seen[:, varied]
-    changes = (some[:, :, 1:] != some[:, :, :-1]).any(dim=1).double().mean()
-    empty = (~some).all(dim=1)
+    varied &= live
+    mean = torch.where(live, torch.where(varied, mean, first.double()), 0.0)
+    scale = power[varied].sqrt()
+    steady = _steady(seen if bool(varied.all()) else seen[:, varied])
+    return Prepared(original, seen, live, varied, mean, scale, places, steady)
+
+
+def _channels(shape: torch.Size) -> Iterator[slice]:
+    """Yield a few channels at a time: copies of them are to be small."""
+    step = max(1, MOMENT_CELLS // (shape[0] * shape[2]))
+    for at in range(0, shape[1], step):
+        yield slice(at, at + step)
+
+
+def _moments(X: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+    """Return count, mean, variance, largest, whether it varies, holds infinity."""
+    count = seen.sum(dim=(0, 2))
+    known = torch.where(seen, X, 0.0).double()
+    mean = known.sum(dim=(0, 2)) / count.clamp_min(1)
+    rest = torch.where(seen, known - mean[:, None], 0.0)
+    power = rest.square().sum(dim=(0, 2)) / count.clamp_min(1)
+    largest = torch.where(seen, X, -math.inf).amax(dim=(0, 2))
+    varied = (seen & (X != largest[:, None])).any(dim=2).any(dim=0)
+    infinite = (seen & X.isinf()).any(dim=2).any(dim=0)
+    return count, mean, power, largest, varied, infinite
+
+
+def _steady(seen: Tensor) -> bool:
+    """Return whether channels are lost for a while rather than cell by cell."""
+    changes = (seen[:, :, 1:] != seen[:, :, :-1]).any(dim=1).double().mean()
+    lost = seen.numel() - int(seen.count_nonzero())
+    empty = int((~seen.any(dim=1)).count_nonzero())
     # Runs in single channels rather than gaps in all or scattered cells.
-    runs = (~some).sum() - empty.sum() * some.shape[1]
-    steady = bool(changes < 0.5) and bool(2 * runs > (~some).sum())
-    here = None if places is None else places[varied]
-    problem = Problem(known / scale[:, None], some, here, scale, steady)
-    return Prepared(problem, live, varied, mean, original, seen, places)
+    runs = lost - empty * seen.shape[1]
+    return bool(changes < 0.5) and 2 * runs > lost
 
 
 def _places(positions: object, X: Tensor) -> Tensor:
@@ -140,11 +183,11 @@ class Excerpt(NamedTuple):
     kinds: NDArray[np.int8]
 
 
-def excerpt(problem: Problem, kinds: NDArray[np.int8]) -> Excerpt:
+def excerpt(prepared: Prepared, kinds: NDArray[np.int8]) -> Excerpt:
     """Return pieces of a recording: those with most losses, others spread evenly."""
-    n_trials, n_channels, n_times = problem.values.shape
-    if problem.values.numel() <= LEARN_CELLS:
-        return Excerpt(problem, kinds)
+    n_trials, n_channels, n_times = kinds.shape
+    if kinds.size <= LEARN_CELLS:
+        return Excerpt(prepared.problem, kinds)
     length = min(PIECE, n_times)
     starts = [
         (trial, min(begin, n_times - length))
@@ -161,12 +204,11 @@ def excerpt(problem: Problem, kinds: NDArray[np.int8]) -> Excerpt:
     chosen = list(dict.fromkeys([*most, *spaced.tolist()]))[:wanted]
     pieces = [(t, slice(b, b + length)) for t, b in (starts[i] for i in sorted(chosen))]
 
-    def cut(signals: Tensor) -> Tensor:
-        return torch.stack([signals[t, :, times] for t, times in pieces])
-
+    cut = [prepared.part(slice(t, t + 1), times) for t, times in pieces]
     return Excerpt(
-        problem._replace(
-            values=cut(problem.values), seen=cut(problem.seen), origin=object()
+        cut[0]._replace(
+            values=torch.cat([part.values for part in cut]),
+            seen=torch.cat([part.seen for part in cut]),
         ),
         np.stack([kinds[t, :, times] for t, times in pieces]),
     )

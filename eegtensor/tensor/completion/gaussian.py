@@ -17,7 +17,11 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.geometry.spectral import eigh
-from eegtensor.tensor.completion._columns import Patterns, apply_operators, patterns
+from eegtensor.tensor.completion._columns import (
+    Patterns,
+    complete_columns,
+    patterns,
+)
 
 RIDGE = 1e-3
 
@@ -94,18 +98,20 @@ def conditional(covariance: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     return gain + torch.diag_embed(have), 0.5 * (spread + spread.mT)
 
 
-def _moment(
-    covariance: Tensor, values: Tensor, found: Patterns, *, patterns_at_once: int = 2048
-) -> Tensor:
+def _moment(covariance: Tensor, values: Tensor, found: Patterns) -> Tensor:
     """Return the expected sum of outer products of columns, shape (n, n)."""
     total = torch.zeros_like(covariance)
-    gains = []
-    for at in range(0, len(found.seen), patterns_at_once):
-        gain, spread = conditional(covariance, found.seen[at : at + patterns_at_once])
-        counts = found.counts[at : at + patterns_at_once].to(covariance)
-        total += torch.einsum("p,pij->ij", counts, spread)
-        gains.append(gain)
-    filled = apply_operators(torch.cat(gains), values, found)
+    counts = found.counts.to(covariance)
+    at = 0
+
+    def operators(seen: Tensor) -> Tensor:
+        nonlocal at
+        gain, spread = conditional(covariance, seen)
+        total.add_(torch.einsum("p,pij->ij", counts[at : at + len(seen)], spread))
+        at += len(seen)
+        return gain
+
+    filled = complete_columns(operators, values, found)
     return total + filled @ filled.T
 
 
@@ -168,12 +174,14 @@ def gaussian_mean(X: Array, seen: Array, covariance: Array) -> GaussianMean:
     _check(X, seen)
     found = patterns(seen)
     values = torch.where(seen, X, 0.0)
-    operators, variances = [], []
-    for at in range(0, len(found.seen), 2048):
-        gain, spread = conditional(covariance.double(), found.seen[at : at + 2048])
-        operators.append(gain)
+    variances = []
+
+    def operators(seen: Tensor) -> Tensor:
+        gain, spread = conditional(covariance.double(), seen)
         variances.append(spread.diagonal(dim1=1, dim2=2).clamp_min(0.0))
-    filled = apply_operators(torch.cat(operators), values, found)
+        return gain
+
+    filled = complete_columns(operators, values, found)
     own = torch.cat(variances)[found.owner].to(values)
     variance = values.new_zeros(len(values), values.shape[1] + 1)
     variance[:, found.columns] = own.T[:, :, None].expand(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.tensor.completion import _embedded
-from eegtensor.tensor.completion._columns import apply_operators, patterns
+from eegtensor.tensor.completion._columns import complete_columns, patterns
 from eegtensor.tensor.completion._embedded import fit_mdt
 from eegtensor.tensor.completion._problem import Estimate, Method, Predict, Problem
 from eegtensor.tensor.completion.delay import (
@@ -89,8 +89,9 @@ def fit_spline(problem: Problem, random_state: int) -> Predict:
     def predict(problem: Problem) -> Estimate:
         values, seen = _columns(problem.values), _columns(problem.seen)
         found = patterns(seen)
-        operators = [spline_operators(s, places) for s in found.seen.split(2048)]
-        filled = apply_operators(torch.cat(operators), values, found)
+        filled = complete_columns(
+            lambda some: spline_operators(some, places), values, found
+        )
         return Estimate(_trials(filled, problem.values), None)
 
     return predict

@@ -22,7 +22,13 @@ from eegtensor.tensor.completion._kinds import (
     SCATTERED,
     kinds_of,
 )
-from eegtensor.tensor.completion._prepare import excerpt, parts, prepare
+from eegtensor.tensor.completion._prepare import (
+    Part,
+    Prepared,
+    excerpt,
+    parts,
+    prepare,
+)
 from eegtensor.tensor.completion.methods import METHODS, Predict, Problem
 
 
@@ -39,8 +45,9 @@ class Restored(NamedTuple):
     method : str
         Methods and their weights.
     expected_error : float
-        Error relative to the signal (NRMSE), measured on observed cells that were
-        hidden in the same kind of pattern; NaN where none could be hidden.
+        Error relative to the signal (NRMSE, every channel in units of its own
+        power), measured on observed cells that were hidden in the same kind of
+        pattern; NaN where none could be hidden.
     """
 
     kind: str
@@ -86,7 +93,8 @@ def complete(
     Parameters
     ----------
     X : array, shape (n_channels, n_times) or (n_trials, n_channels, n_times)
-        In any unit. NaN is lost too.
+        In any unit, one for all channels where some hold no data: the spline
+        averages channels. Elsewhere their gains play no part. NaN is lost too.
     mask : array of bool, same shape, | None
         True where observed.
     positions : array, shape (n_channels, 3) | None
@@ -110,55 +118,64 @@ def complete(
     tensor = floating(X)
     # Masks, patterns and draws are made on the CPU; so is the rest.
     prepared = prepare(tensor.detach().cpu(), mask, positions)
-    problem, live, varied = prepared.problem, prepared.live, prepared.varied
-    values = tensor.new_zeros(prepared.shape, dtype=torch.float64)
+    live, varied, seen = prepared.live, prepared.varied, prepared.seen
+    mean = prepared.mean.to(tensor.dtype)[:, None]
+    values = mean.expand(prepared.shape).clone()
     std = torch.zeros_like(values)
     rows: list[Restored] = []
-    if not bool(problem.seen.all()):
-        found, spread, rows = _restore(problem, method, random_state)
-        scale = problem.scale[:, None]
-        values[:, varied], std[:, varied] = found * scale, spread * scale
-    else:
-        values[:, varied] = problem.values * problem.scale[:, None]
-    values += prepared.mean[:, None]
-    flat = int((~prepared.seen[:, live & ~varied]).sum())
+    if not bool(seen[:, varied].all()):
+        rows = _restore(prepared, values, std, method, random_state)
+    flat = int((~seen[:, live & ~varied]).count_nonzero())
     if flat:
         rows.append(Restored("flat", flat, "constant 1.00", 0.0))
+    # In place: a long recording has no room for more arrays of this size.
+    torch.where(seen, prepared.original, values, out=values)
     if not bool(live.all()):
         cells, error = restore_channels(values, std, prepared)
         rows.append(Restored(NAMES[CHANNEL], cells, "spline 1.00", error))
-    out = torch.where(prepared.seen, prepared.original, values.to(tensor.dtype))
-    std = torch.where(prepared.seen, 0.0, std).to(tensor.dtype)
+        # Such a channel may have a few observed cells.
+        torch.where(seen, prepared.original, values, out=values)
+    std.masked_fill_(seen, 0.0)
     device, shape = tensor.device, tensor.shape
     return Completion(
-        out.view(shape).to(device), std.view(shape).to(device), tuple(rows)
+        values.view(shape).to(device), std.view(shape).to(device), tuple(rows)
     )
 
 
 def _restore(
-    problem: Problem, method: str, random_state: int
-) -> tuple[Tensor, Tensor, list[Restored]]:
-    """Return completed values, their std and the table, for channels with data."""
+    prepared: Prepared, values: Tensor, std: Tensor, method: str, random_state: int
+) -> list[Restored]:
+    """Write completed values and their std, in the unit given; return the table.
+
+    Of channels with data that vary. They are standardised part by part.
+    """
+    varied = prepared.varied
     rng = np.random.default_rng(random_state)
-    kinds = kinds_of(problem.seen.numpy(force=True))
-    part = excerpt(problem, kinds)
+    kinds = kinds_of(prepared.seen[:, varied].numpy(force=True))
+    part = excerpt(prepared, kinds)
     trial = make_trial(part.problem, part.kinds, rng)
     names, predictors = learn_methods(trial, method, random_state)
     choices = weigh(trial, predictors, rng)
-    values, std = torch.empty_like(problem.values), torch.empty_like(problem.values)
-    pieces = list(parts(problem.values.shape))
-    for piece in pieces:
+    pieces = list(parts(torch.Size(kinds.shape)))
+    learned_whole = len(pieces) == 1 and part.problem.values.shape == kinds.shape
+
+    def write(piece: Part) -> None:
+        own = part.problem
+        if not learned_whole:
+            own = prepared.part(piece.trials, piece.times)
         at = piece.trials, slice(None), piece.times
-        own = problem
-        if len(pieces) > 1:
-            own = problem._replace(
-                values=problem.values[at], seen=problem.seen[at], origin=object()
-            )
         found = _mixed(own, kinds[at], predictors, choices)
-        here, inner = (piece.trials, slice(None)), (..., piece.inner)
+        completed, spread = (x[..., piece.inner] for x in found)
+        completed.mul_(prepared.scale[:, None]).add_(prepared.mean[varied, None])
+        spread.mul_(prepared.scale[:, None])
         begin = piece.times.start + piece.inner.start
-        columns = slice(begin, begin + found[0][inner].shape[-1])
-        values[(*here, columns)], std[(*here, columns)] = (x[inner] for x in found)
+        here = piece.trials, slice(None), slice(begin, begin + spread.shape[-1])
+        values[here][:, varied] = completed.to(values.dtype)
+        std[here][:, varied] = spread.to(std.dtype)
+
+    # A function: nothing of one piece is kept while the next one is completed.
+    for piece in pieces:
+        write(piece)
     rows = []
     for kind in (SCATTERED, RUN, GAP):
         cells = int((kinds == kind).sum())
@@ -166,7 +183,7 @@ def _restore(
             choice = choices.get(kind) or untried(len(names))
             words = _words(names, choice)
             rows.append(Restored(NAMES[kind], cells, words, choice.error))
-    return values, std, rows
+    return rows
 
 
 def _mixed(
@@ -178,23 +195,23 @@ def _mixed(
     """Return values by the methods as they are weighed, and their std."""
     values, variance = predictors[0](problem)
     std = torch.ones_like(values) if variance is None else variance.sqrt()
-    mixed, spread = values.clone(), std.clone()
+    mixed = values.clone()
     others: dict[int, Tensor] = {}
     for kind in (SCATTERED, RUN, GAP):
         where = torch.from_numpy(kinds == kind)
         if not bool(where.any()):
             continue
         choice = choices.get(kind) or untried(len(predictors))
-        total = float(choice.weights[0]) * values
+        total = float(choice.weights[0]) * values[where]
         for k in range(1, len(predictors)):
             weight = float(choice.weights[k])
             if weight > 0.01:
                 if k not in others:
                     others[k] = predictors[k](problem).values
-                total = total + weight * others[k]
-        mixed = torch.where(where, total, mixed)
-        spread = torch.where(where, choice.widen * std, spread)
-    return mixed, spread
+                total += weight * others[k][where]
+        mixed[where] = total
+        std[where] *= choice.widen
+    return mixed, std
 
 
 def _words(names: list[str], choice: Choice) -> str:

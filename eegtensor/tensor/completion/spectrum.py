@@ -18,11 +18,6 @@ from torch import Tensor
 from eegtensor.geometry.spectral import eigh
 
 
-def grid_size(n_lags: int) -> int:
-    """Return the number of frequencies that a model of n_lags lags stands on."""
-    return n_lags // 2 + 1
-
-
 def frequency_weights(spectrum: Tensor) -> Tensor:
     """Return weights of the frequencies in an average over the full circle."""
     weights = torch.ones(len(spectrum), dtype=torch.float64, device=spectrum.device)
@@ -148,13 +143,13 @@ def convolve(spectrum: Tensor, signals: Tensor) -> Tensor:
     """
     n_channels, n_signals, n_times = signals.shape
     transformed = torch.fft.rfft(signals, dim=-1)
-    out = torch.empty_like(transformed)
     edges = _edges(len(spectrum), n_times)
     for matrix, begin, end in zip(spectrum, edges, edges[1:], strict=False):
         if end > begin:
             part = transformed[:, :, begin:end].reshape(n_channels, -1)
-            out[:, :, begin:end] = (matrix @ part).view(n_channels, n_signals, -1)
-    return torch.fft.irfft(out, n=n_times, dim=-1)
+            product = matrix @ part
+            transformed[:, :, begin:end] = product.view(n_channels, n_signals, -1)
+    return torch.fft.irfft(transformed, n=n_times, dim=-1)
 
 
 def _edges(n_frequencies: int, n_times: int) -> list[int]:

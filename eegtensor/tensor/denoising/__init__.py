@@ -7,6 +7,7 @@ what they share, and takes everything else away.
 from eegtensor.tensor.denoising._lowrank import shrink_singular
 from eegtensor.tensor.denoising._network import PairedNetwork
 from eegtensor.tensor.denoising._noise import noise_level
+from eegtensor.tensor.denoising._unshared import noise_spectrum
 from eegtensor.tensor.denoising.nonlocal_lowrank import Denoised, denoise_nonlocal
 from eegtensor.tensor.denoising.paired import (
     PairedDenoised,
@@ -24,5 +25,6 @@ __all__ = [
     "denoise_paired",
     "fit_paired",
     "noise_level",
+    "noise_spectrum",
     "shrink_singular",
 ]

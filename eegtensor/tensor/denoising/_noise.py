@@ -10,6 +10,7 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.geometry.spectral import eigh
+from eegtensor.tensor._shapes import norm_of
 
 # Binomial weights of the fourth difference: no polynomial of degree 3 is left, and
 # of a sampled signal only what lies near half the sampling rate.
@@ -51,10 +52,10 @@ def as_trials(X: Any, *, two: bool = False) -> Tensor:
     Raises
     ------
     EEGTensorError
-        If the shape is wrong, or a sample is NaN or infinite.
+        If X holds no real numbers, the shape is wrong, or a sample is NaN,
+        infinite, or so large or small that its square is no number.
     """
-    if not isinstance(X, Tensor):
-        fail(f"X is a {type(X).__name__}", fix="give a NumPy array or a tensor")
+    X = floating(X).detach().to(torch.float64)
     wanted = (2, 3) if two else (3,)
     if X.ndim not in wanted or 0 in X.shape:
         fail(
@@ -62,13 +63,14 @@ def as_trials(X: Any, *, two: bool = False) -> Tensor:
             fix="give (n_trials, n_channels, n_times)"
             + (" or (n_channels, n_times)" if two else ""),
         )
-    X = floating(X.detach()).to(torch.float64)
     if not bool(X.isfinite().all()):
         fail(
             "X holds NaN or infinite samples",
             why="Noise is told from signal by all samples together",
             fix="restore them first (eegtensor.features.Completer), or drop the trials",
         )
+    # Second moments come next.
+    norm_of(X)
     return X
 
 

@@ -11,7 +11,6 @@ training of deep despeckling networks with MERLIN", IEEE Trans. Geosci. Remote S
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,22 +21,17 @@ from torch import Tensor
 from eegtensor._check import RandomState, as_generator, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._shapes import check_rank
-from eegtensor.tensor.denoising._mixture import CERTAIN, set_mixture
-from eegtensor.tensor.denoising._network import Filter, PairedNetwork
+from eegtensor.tensor.denoising._mixture import set_mixture
+from eegtensor.tensor.denoising._network import PairedNetwork
 from eegtensor.tensor.denoising._noise import as_trials, unrepeated_noise
 from eegtensor.tensor.denoising._pairs import (
     align,
     conditions,
-    halves,
     held_out,
     means,
-    shifted,
 )
+from eegtensor.tensor.denoising._training import train, trust
 
-DILATIONS = (1, 2, 4)
-BATCH = 16
-LEARNING_RATE = 3e-3
-WEIGHT_DECAY = 0.1
 HELD_OUT = 0.25
 N_PROBES = 4
 
@@ -58,11 +52,6 @@ class PairedDenoised(NamedTuple):
 
     X: Array
     network: PairedNetwork
-    gain: float
-
-
-class _Fit(NamedTuple):
-    network: Filter
     gain: float
 
 
@@ -191,11 +180,11 @@ def fit_paired(
             Z = white.forward(signals).to(torch.float32)
             sums, counts = means(Z, at)
         fits = [
-            _train(Z, at, lags, test, (hidden, kernel), max_epochs, patience, rng)
+            train(Z, at, lags, test, (hidden, kernel), max_epochs, patience, rng)
             for test in tests
         ]
-        filters, trust = [fit.network for fit in fits], _trust(fits, Z)
-        network = PairedNetwork(filters, trust, probes, sums / counts, white)
+        filters, weights = [fit.network for fit in fits], trust(fits, Z)
+        network = PairedNetwork(filters, weights, probes, sums / counts, white)
         network.gain.fill_(max(fit.gain for fit in fits))
         if not float(network.gain) > 0.0:
             break
@@ -245,62 +234,3 @@ def _own_order(X: Tensor, codes: NDArray) -> NDArray:
     weights = torch.arange(flat.shape[1], dtype=X.dtype, device=X.device).cos()
     order: NDArray = np.lexsort(((flat @ weights).cpu().numpy(), codes))
     return order
-
-
-def _trust(fits: list[_Fit], Z: Tensor) -> Tensor:
-    """Return weights by gain, squared, so that a network that failed is out."""
-    gains = Z.new_tensor([fit.gain for fit in fits]).square()
-    return gains / gains.sum().clamp_min(torch.finfo(Z.dtype).tiny)
-
-
-def _train(
-    Z: Tensor,
-    codes: Tensor,
-    lags: Tensor,
-    test: NDArray,
-    sizes: tuple[int, int],
-    max_epochs: int,
-    patience: int,
-    rng: np.random.Generator,
-) -> _Fit:
-    """Train until held-out trials are predicted worse."""
-    network = Filter(Z.shape[1], *sizes, DILATIONS)
-    network.start(torch.Generator().manual_seed(int(rng.integers(2**31))))
-    network.to(Z.device)
-    untrained = copy.deepcopy(network.state_dict())
-    best, best_epoch, gain, error = untrained, 0, 0.0, 0.0
-    aligned = shifted(Z, lags)
-    own = torch.from_numpy(np.flatnonzero(~test)).to(Z.device)
-    other = torch.from_numpy(np.flatnonzero(test)).to(Z.device)
-    sums, counts = means(aligned[other], codes[other])
-    there = codes[other]
-    rest = (sums[there] - aligned[other]) / (counts[there] - 1.0)
-    goal = shifted(rest, -lags[other])
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
-    )
-    own_codes = codes[own]
-    for epoch in range(1, max_epochs + 1):
-        half = torch.from_numpy(halves(own_codes.cpu().numpy(), rng)).to(Z.device)
-        sums, counts = means(aligned[own], 2 * own_codes + half)
-        # Conditions none of whose trials are trained on have empty rows.
-        average = sums / counts.clamp_min(1.0)
-        target = shifted(average[2 * own_codes + 1 - half], -lags[own])
-        order = torch.from_numpy(rng.permutation(len(own))).to(Z.device)
-        with torch.enable_grad():
-            for batch in order.split(BATCH):
-                loss = (network(Z[own[batch]]) - target[batch]).square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        with torch.no_grad():
-            better = goal.square() - (network(Z[other]) - goal).square()
-        each = better.mean(dim=(1, 2)).double()
-        if float(each.mean()) > gain:
-            best, best_epoch = copy.deepcopy(network.state_dict()), epoch
-            gain, error = float(each.mean()), float(each.std()) / len(each) ** 0.5
-        if epoch - best_epoch >= patience:
-            break
-    certain = gain > CERTAIN * error
-    network.load_state_dict(best if certain else untrained)
-    return _Fit(network.eval(), gain if certain else 0.0)

@@ -213,15 +213,22 @@ def test_trials_of_one_sample(rng: np.random.Generator) -> None:
     assert (found.X[seen] == x[seen]).all() and nrmse(x, found.X, seen) < 1.0
 
 
-def test_gain_of_a_channel_does_not_matter(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["auto", "gaussian"])
+def test_gain_of_a_channel_does_not_matter(
+    rng: np.random.Generator, kind: str, method: str
+) -> None:
     x = scalp(rng, 6, 800)[0]
-    seen = losses(rng, x.shape, "mixture")
-    gain = np.array([1, 1e3, 1e-3, 7, 1e-6, 50.0])[:, None]
-    # Large channels count for more when methods are weighed, and for nothing else.
-    for method in ("gaussian", "delay"):
-        one = complete(x, seen, method=method).X
-        two = complete(gain * x, seen, method=method).X / gain
-        np.testing.assert_allclose(two, one, atol=0.02 * x.std())
+    seen = losses(rng, x.shape, kind)
+    one = complete(x, seen, positions=places(6), method=method)
+    size = x.std(axis=1, keepdims=True)
+    for gain in ([1, 1, 1e3, 1, 1, 1], [1, 1e3, 1e-3, 7, 1e-6, 50.0]):
+        g = np.array(gain)[:, None]
+        two = complete(g * x, seen, positions=places(6), method=method)
+        assert (np.abs(two.X / g - one.X) <= 1e-6 * size).all()
+        assert (np.abs(two.std / g - one.std) <= 1e-6 * size).all()
+        for a, b in zip(one.table, two.table, strict=True):
+            assert a[:3] == b[:3] and abs(a.expected_error - b.expected_error) < 1e-9
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 9000), (30, 8, 300)])

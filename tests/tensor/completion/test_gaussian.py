@@ -67,3 +67,26 @@ def test_units_do_not_matter(rng: np.random.Generator, unit: float) -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(EEGTensorError, match="n_channels, n_columns"):
         gaussian_fit(np.zeros((3, 4)), np.ones((4, 3), bool))
+
+
+def test_operators_are_made_a_few_patterns_at_a_time(rng) -> None:
+    import torch
+
+    from eegtensor.tensor.completion._columns import complete_columns, patterns
+
+    n, n_columns = 6, 300
+    seen = torch.from_numpy(rng.random((n, n_columns)) < 0.6)
+    seen[:, 100:200] = seen[:, :1]
+    values = torch.from_numpy(rng.standard_normal((n, n_columns))) * seen
+    # Each pattern's own operator: the one of its column, whatever the order.
+    weights = torch.from_numpy(rng.standard_normal((n, n, n)))
+    asked = []
+
+    def operators(some: torch.Tensor) -> torch.Tensor:
+        asked.append(len(some))
+        return torch.einsum("kc,cij->kij", some.double(), weights)
+
+    found = complete_columns(operators, values, patterns(seen), cells=4 * n * n)
+    expected = torch.einsum("ct,cij,jt->it", seen.double(), weights, values)
+    torch.testing.assert_close(found, expected)
+    assert max(asked) <= 4 < sum(asked)
