@@ -90,7 +90,11 @@ def fit_learned(
         _train(network, energy, runs, step, epochs, random_state)
         step = _step_for(network, energy, mixing, runs, bits_per_second)
     per_activity = bits_per_second / activity(runs, step)
-    return LearnedCodec(network, energy, mixing, step, bits_per_second, per_activity)
+    size = 2 * max(float(x.abs().max()) for x in lanes) / step
+    largest = next((n for n in LARGEST if n >= size), LARGEST[-1])
+    return LearnedCodec(
+        network, energy, mixing, step, bits_per_second, per_activity, largest
+    )
 
 
 def _runs(lanes: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
@@ -118,7 +122,7 @@ def _train(
 ) -> None:
     rows: list[tuple[Tensor, Tensor]] = []
     for factor in _STEPS:
-        codes = quantise(runs / (factor * step), ROUNDING, LARGEST)
+        codes = quantise(runs / (factor * step), ROUNDING, LARGEST[-1])
         found = contexts(codes, energy / (factor * step) ** 2).float()
         rows.append((found.flatten(0, 2), codes.flatten(0, 2).float()))
     data = Batch(*(torch.cat(part) for part in zip(*rows, strict=True)))
@@ -154,12 +158,14 @@ def _step_for(
 ) -> float:
     """Return the step at which the training data cost a number of bits."""
     few = runs[:: max(1, runs.shape[0] * runs.shape[1] * runs.shape[2] // _FEW)]
-    codec = LearnedCodec(network, energy, mixing, 1.0, bits_per_second, 1.0)
+    codec = LearnedCodec(
+        network, energy, mixing, 1.0, bits_per_second, 1.0, LARGEST[-1]
+    )
     low, high = np.log(1e-3), np.log(20 * float(energy.max()) ** 0.5)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         step = float(np.exp(middle))
-        codes = quantise(few / step, ROUNDING, LARGEST)
+        codes = quantise(few / step, ROUNDING, LARGEST[-1])
         spent = float(codec.costs(codes, step).bits.mean())
         low, high = (middle, high) if spent > bits_per_second else (low, middle)
     return float(np.exp((low + high) / 2))

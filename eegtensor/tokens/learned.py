@@ -42,12 +42,15 @@ from eegtensor.tokens._signals import signals_from, spectra
 
 # Below a half: values just above a half step are not worth what a one costs.
 ROUNDING = 0.4
-LARGEST = 127
-# Steps that a recording may have, 32 an octave around that of the fit.
-_GRID = 32
+# Codes up to one of these, the first that the training data fit into.
+LARGEST = (127, 255, 511, 1023)
+# Steps that a recording may have, 64 an octave around that of the fit.
+_GRID = 64
 _FARTHEST = 6 * _GRID
-_TRIES = 16
-_NEAR_ENOUGH = 0.99
+_TRIES = 24
+_NEAR_ENOUGH = 0.985
+# Frames that are enough to tell what activity costs.
+_STRETCH = 12
 # Coefficients that tell how active a recording is.
 _SAMPLE = 1 << 15
 # Of a square, so that coefficients of half a step cost little.
@@ -86,6 +89,8 @@ class LearnedCodec:
         Of a channel.
     bits_per_activity : float
         Of the training data: bits by `activity`.
+    largest : int
+        Code; larger values are clipped.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class LearnedCodec:
         step: float,
         bits_per_second: float,
         bits_per_activity: float,
+        largest: int = LARGEST[0],
     ) -> None:
         # float64: a decoder must find the same row of the tables.
         self.network = network.double().eval().requires_grad_(False)
@@ -104,14 +110,15 @@ class LearnedCodec:
         self.step = step
         self.bits_per_second = bits_per_second
         self.bits_per_activity = bits_per_activity
+        self.largest = largest
         self.tables: CodeTables = code_tables(
-            network.log_weights, network.log_ratios, ROUNDING, LARGEST
+            network.log_weights, network.log_ratios, ROUNDING, largest
         )
 
     @property
     def alphabet(self) -> NDArray:
         """How many ids a slot can have, (n_bins,)."""
-        return np.full(N_BINS, 2 * LARGEST + 1)
+        return np.full(N_BINS, 2 * self.largest + 1)
 
     def encode(
         self,
@@ -137,7 +144,7 @@ class LearnedCodec:
         if step is None:
             step, codes, bits = self._within_rate(lanes)
         else:
-            codes = quantise(lanes / step, ROUNDING, LARGEST)
+            codes = quantise(lanes / step, ROUNDING, self.largest)
             bits = self.costs(codes, step).bits
         ids = by_unit(ids_of(codes), len(X)).numpy().astype(np.int32)
         return Coded(ids, bits.reshape(ids.shape[:-1]).numpy(), step)
@@ -156,7 +163,7 @@ class LearnedCodec:
         step = self.step if step is None else step
         codes = self._codes(ids)
         rows = self.costs(codes, step).rows
-        coefs = self.tables.means[rows, codes + LARGEST]
+        coefs = self.tables.means[rows, codes + self.largest]
         if fill:
             noise = token_noise(ids_of(codes))
             silent = torch.where(codes == 0, self.tables.spread[rows], 0.0)
@@ -183,7 +190,7 @@ class LearnedCodec:
             features = torch.cat([torch.stack(past, dim=1), now], dim=-1)
             rows.append(scale_index(self.network(features)))
         found = torch.cat(rows, dim=1)
-        bits = self.tables.bits[found, codes + LARGEST].sum(dim=-1)
+        bits = self.tables.bits[found, codes + self.largest].sum(dim=-1)
         return Costs(found, bits.swapaxes(1, 2))
 
     def bits_of(self, ids: NDArray, step: float) -> NDArray:
@@ -195,7 +202,7 @@ class LearnedCodec:
         """Return the bytes that ids cost."""
         codes = self._codes(ids)
         rows = self.costs(codes, step).rows
-        at = codes + LARGEST
+        at = codes + self.largest
         starts, ends = (self.tables.starts[rows, k] for k in (at, at + 1))
         return write_ranges(*(_steps(x) for x in (starts, ends - starts)))
 
@@ -218,7 +225,7 @@ class LearnedCodec:
                 known = [past[..., b, :], torch.stack([*now, prior[..., b]], dim=-1)]
                 rows = scale_index(self.network(torch.cat(known, dim=-1)))
                 found = _read_codes(reader, self.tables.starts[rows.flatten()])
-                codes[..., b] = (found - LARGEST).view(n_lanes, together)
+                codes[..., b] = (found - self.largest).view(n_lanes, together)
                 here = slice(b, b + 1)
                 energy[..., here] = energies(codes[..., here], relative[:, here])
             memory.add(energy)
@@ -235,13 +242,14 @@ class LearnedCodec:
             "step": self.step,
             "bits_per_second": self.bits_per_second,
             "bits_per_activity": self.bits_per_activity,
+            "largest": self.largest,
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Return the codec of a state."""
         names = {"network", "energy", "mixing", "step", "bits_per_second"}
-        names.add("bits_per_activity")
+        names |= {"bits_per_activity", "largest"}
         fields = check_whole(state, names, "The learned codec")
         network = ScaleNetwork(n_features(len(fields["energy"])))
         weights = check_whole(
@@ -253,10 +261,10 @@ class LearnedCodec:
     def _codes(self, ids: NDArray) -> Tensor:
         """Return the codes of ids, (n_lanes, n_frames, n_units, n_bins)."""
         found = by_lane(ids, self.mixing)
-        if not bool(((found >= 0) & (found <= 2 * LARGEST)).all()):
+        if not bool(((found >= 0) & (found <= 2 * self.largest)).all()):
             fail(
                 f"ids lie between {int(found.min())} and {int(found.max())}, those of "
-                f"this tokenizer between 0 and {2 * LARGEST}",
+                f"this tokenizer between 0 and {2 * self.largest}",
                 fix="decode with the tokenizer that encoded",
             )
         return torch.where(found % 2 == 1, (found + 1) // 2, -(found // 2))
@@ -268,18 +276,22 @@ class LearnedCodec:
         step to look at, and the bits there how far it is out.
         """
         few = lanes[:, :: max(1, lanes.numel() // _SAMPLE)]
-        asked, per_activity = self.bits_per_second, self.bits_per_activity
+        asked = self.bits_per_second
+        per_activity = self._bits_per_activity(lanes, few)
         # Exponents that cost too much, and that do not: the answer lies between.
         over, within = -_FARTHEST - 1, _FARTHEST + 1
         best: tuple[float, Tensor, Tensor] | None = None
         for _ in range(_TRIES):
             k = self._grid_step(few, asked / per_activity)
-            if not over < k < within:
-                k = min((over + within) // 2 + 1, over + _GRID)
+            if k >= within:
+                k = within - 1
+            elif k <= over:
+                # Where nothing moves the activity, as in silence, far ahead.
+                k = over + 1 if within <= _FARTHEST else over + _GRID // 2
             if not over < k < within:
                 break
             step = self.step * 2 ** (k / _GRID)
-            codes = quantise(lanes / step, ROUNDING, LARGEST)
+            codes = quantise(lanes / step, ROUNDING, self.largest)
             bits = self.costs(codes, step).bits
             spent = float(bits.sum()) / lanes.shape[:3].numel()
             if spent > asked:
@@ -289,7 +301,7 @@ class LearnedCodec:
                 if spent >= _NEAR_ENOUGH * asked:
                     break
             # Aimed a little low: over the rate is not allowed.
-            per_activity = 1.004 * spent / max(activity(few, step), 1e-12)
+            per_activity = 1.003 * spent / max(activity(few, step), 1e-12)
         if best is None:
             fail(
                 f"the recording costs more than {asked:g} bit/s/channel",
@@ -297,6 +309,19 @@ class LearnedCodec:
                 fix="fit on recordings like it, or ask for more bits",
             )
         return best
+
+    def _bits_per_activity(self, lanes: Tensor, few: Tensor) -> float:
+        """Return what activity costs in a stretch of long lanes; else in the fit."""
+        n_frames = lanes.shape[1]
+        if n_frames < 4 * _STRETCH:
+            return self.bits_per_activity
+        first = (n_frames - n_frames // 4) // 2
+        stretch = lanes[:, first : first + n_frames // 4]
+        k = self._grid_step(few, self.bits_per_second / self.bits_per_activity)
+        step = self.step * 2 ** (k / _GRID)
+        codes = quantise(stretch / step, ROUNDING, self.largest)
+        spent = float(self.costs(codes, step).bits.mean())
+        return spent / max(activity(stretch, step), 1e-12)
 
     def _grid_step(self, few: Tensor, most: float) -> int:
         """Return the least exponent of the grid that is no more active."""
