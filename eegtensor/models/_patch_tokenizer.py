@@ -124,17 +124,18 @@ class PatchTokenizer(nn.Module):
             width, size.decoder_depth, size.n_heads, **transformer
         )
         self.decoder_norms = self._branches(lambda: nn.LayerNorm(width, eps=eps))
-        one_sided = "spectrum" in self.fixes
-        if one_sided:
-            kind = "circle"
-        self.spectrum = SpectralTarget(
-            n_patch_times, kind, _HIGHEST + 1 if one_sided else None
+        self.spectrum = (
+            SpectralTarget(n_patch_times, "circle", _HIGHEST + 1)
+            if "spectrum" in self.fixes
+            else SpectralTarget(n_patch_times, kind, None)
         )
         self.heads = nn.ModuleList(
             self._head(activation if head == 0 else nn.Tanh, bounded=head > 0)
             for head in range(self.spectrum.n_heads)
         )
         draw_weights(self, generator)
+        if self.loudness is not None:
+            nn.init.normal_(self.loudness, std=0.3, generator=generator)
         self.to(device)
 
     def _branches(self, make: Any) -> nn.ModuleList:
@@ -210,14 +211,8 @@ class PatchTokenizer(nn.Module):
             features = features + (rms + _SILENT).log()[..., None] * self.loudness
         # One pass for all branches, which share the blocks.
         tokens = self.encoder(features, where, alone="alone" in self.fixes)
-        return torch.stack(
-            [
-                head(norm(part))
-                for head, norm, part in zip(
-                    self.code_heads, self.norms, tokens, strict=True
-                )
-            ]
-        )
+        parts = zip(self.code_heads, self.norms, tokens, strict=True)
+        return torch.stack([head(norm(part)) for head, norm, part in parts])
 
     def rebuild(self, values: Tensor, where: Tensor) -> Tensor:
         """Return the heads for codes of the shape of `latents`."""

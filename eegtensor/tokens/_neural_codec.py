@@ -6,7 +6,7 @@ second's cosine spectrum, back in time, see `eegtensor.tokens._signals.spectra`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +29,8 @@ PATCH = int(RATE)
 # Patches that are encoded together, always so many: a sum's order, hence the last
 # bits of a result, may depend on the shape of a matrix.
 _ROWS = 128
+# Patches that are computed together at most, for the sake of memory.
+_TOGETHER = 2048
 # Patches of a sample where they see one another, as published.
 SAMPLE = 256
 
@@ -102,11 +104,9 @@ class NeuralCodec:
         where = self._places(ch_names, patches)
         if self._alone:
             return _coded(self._encode_alone(patches, where))
-        parts = [
-            self.model.encode(part.flatten(2), where)
-            for part in patches.split(self._seconds(patches.shape[1]), dim=2)
-        ]
-        return _coded(torch.cat(parts, dim=2))
+        return _coded(
+            self._by_sample(lambda x: self.model.encode(x.flatten(2), where), patches)
+        )
 
     def _encode_alone(self, patches: Tensor, where: Tensor) -> Tensor:
         shape = patches.shape[:3]
@@ -160,13 +160,10 @@ class NeuralCodec:
                 fix="decode with the tokenizer that encoded",
             )
         where = self._places(ch_names, sent)
-        step = 1 if self._alone else self._seconds(sent.shape[1])
-        parts = [
-            self.model.decode(part, where).unflatten(-1, (-1, PATCH))
-            for part in sent.split(step, dim=2)
-        ]
-        patches = torch.cat(parts, dim=2).double().numpy()
-        coefs = scipy.fft.dct(patches, norm="ortho")[..., :N_BINS]
+        patches = self._by_sample(
+            lambda x: self.model.decode(x, where).unflatten(-1, (-1, PATCH)), sent
+        )
+        coefs = scipy.fft.dct(patches.double().numpy(), norm="ortho")[..., :N_BINS]
         if fill:
             coefs = coefs + fill * (token_noise(sent) * self.lost.sqrt()).numpy()
         return signals_from(coefs, sfreq, n_times)
@@ -208,9 +205,32 @@ class NeuralCodec:
     def _places(self, ch_names: Sequence[str], x: Tensor) -> Tensor:
         return self.model.places(tuple(ch_names) or None, x)[0]
 
-    def _seconds(self, n_channels: int) -> int:
-        """Return how many seconds of all channels are one sample."""
-        return max(1, min(SAMPLE // n_channels, len(self.model.encoder.seconds)))
+    def _by_sample(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return what a call makes of samples as long as those of the training.
+
+        Parameters
+        ----------
+        call : callable
+            Of (n_samples, n_channels, n_seconds, ...).
+        x : Tensor, shape (n_trials, n_channels, n_frames, ...)
+            The last sample of a trial may be shorter than the others.
+        """
+        n_trials, n_channels, n_frames = x.shape[:3]
+        most = max(1, min(SAMPLE // n_channels, len(self.model.encoder.seconds)))
+        n_seconds = 1 if "alone" in self.model.fixes else most
+        whole = n_frames // n_seconds * n_seconds
+        found = []
+        for part, size in ((x[:, :, :whole], n_seconds), (x[:, :, whole:], None)):
+            size = size or n_frames - whole
+            if not part.shape[2]:
+                continue
+            samples = part.unflatten(2, (-1, size)).transpose(1, 2).flatten(0, 1)
+            step = max(1, _TOGETHER // (n_channels * size))
+            made = torch.cat([call(few) for few in samples.split(step)])
+            found.append(
+                made.unflatten(0, (n_trials, -1)).transpose(1, 2).flatten(2, 3)
+            )
+        return torch.cat(found, dim=2)
 
 
 def patches_of(X: NDArray, sfreq: float) -> Tensor:

@@ -110,7 +110,7 @@ def train_network(
     samples: tuple[Tensor, Tensor],
     *,
     n_steps: int = 1500,
-    batch_patches: int = 512,
+    batch_patches: int = 256,
     lr: float = 1e-3,
     weight_decay: float = 1e-4,
     warmup: bool = True,

@@ -28,10 +28,7 @@ def phase_loss(rebuilt: Tensor, target: Tensor, weight: Tensor | None = None) ->
     """
     apart = 1 - cosine_similarity(rebuilt, target, dim=0)
     off = (rebuilt.square().sum(dim=0) - 1).square()
-    loss = apart + _CIRCLE * off
-    if weight is None:
-        return loss.mean()
-    return (loss * weight).sum() / weight.sum().clamp_min(1e-12)
+    return weighted_mean(apart + _CIRCLE * off, weight)
 
 
 def waveform_loss(rebuilt: Tensor, target: Tensor, *, free_gain: bool) -> Tensor:
@@ -60,8 +57,7 @@ class SpectralLoss:
     NeuroRVQ as published: mean squared error of the standardised log-amplitude,
     `phase_loss` and `waveform_loss` (tokenizers.md, 1.6). LaBraM as published:
     mean squared errors of standardised amplitude and phase. With the fix "spectrum",
-    both the former, phases weighted by the amplitude of their bin, and a gain that
-    is wrong costs.
+    both the former, where bins weigh by their amplitude and a wrong gain costs.
     """
 
     per_trial = False
@@ -73,13 +69,25 @@ class SpectralLoss:
         x = batch.x[0] if isinstance(batch.x, tuple) else batch.x
         spectrum: Any = model.spectrum
         patches = x.unflatten(-1, (-1, spectrum.n_times))
-        target = spectrum(patches)
-        loss: Tensor = outputs.code_loss + mse_loss(outputs.heads[0], target[0])
+        target, made = spectrum(patches), outputs.heads
         if spectrum.kind == "angle":
-            return loss + mse_loss(outputs.heads[1], target[1])
+            return (
+                outputs.code_loss
+                + mse_loss(made[0], target[0])
+                + mse_loss(made[1], target[1])
+            )
         weight = None
         if spectrum.one_sided:
             weight = spectrum.complex_spectrum(patches).abs()
-        phase = phase_loss(outputs.heads[1:], target[1:], weight)
+        amplitude = weighted_mean((made[0] - target[0]).square(), weight)
+        phase = phase_loss(made[1:], target[1:], weight)
         free_gain = not spectrum.one_sided
-        return loss + phase + waveform_loss(outputs.signal, x, free_gain=free_gain)
+        wave = waveform_loss(outputs.signal, x, free_gain=free_gain)
+        return outputs.code_loss + amplitude + phase + wave
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean of values, all of one weight or each of its own."""
+    if weight is None:
+        return values.mean()
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)
