@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eegtensor.tokens._band_kind import BandKind
+from eegtensor.tokens._bands import N_BINS
 from eegtensor.tokens.bandrvq import BandCodec, widths
+from eegtensor.tokens.learned import LearnedCodec, ids_of
 
 
 def code_vectors(tokenizer: Any) -> Tensor | None:
@@ -21,12 +24,24 @@ def code_vectors(tokenizer: Any) -> Tensor | None:
     Returns
     -------
     vectors : Tensor, shape (n_slots, largest alphabet, n_features) | None
-        Of a band codec: log energies of its states, then coefficients of all
-        bands, of about mean square one each.
+        Of about mean square one, of kind "band-rvq" and "learned": coefficients of
+        all bins, after the log energies of states where there are any.
     """
     codec = getattr(tokenizer, "codec_", None)
-    if not isinstance(codec, BandCodec):
-        return None
+    if isinstance(codec, BandKind):
+        return _of_bands(codec.bands)
+    if isinstance(codec, LearnedCodec):
+        return _of_steps(codec)
+    return None
+
+
+def mixes(tokenizer: Any) -> bool:
+    """Return whether a tokenizer codes components in place of channels."""
+    codec = getattr(tokenizer, "codec_", None)
+    return getattr(codec, "mixing", None) is not None
+
+
+def _of_bands(codec: BandCodec) -> Tensor:
     n_codes = max(codec.books[0].shape[1], len(codec.states))
     n_bands = codec.states.shape[1]
     found = torch.zeros(codec.n_slots, n_codes, n_bands + sum(widths()))
@@ -40,4 +55,17 @@ def code_vectors(tokenizer: Any) -> Tensor | None:
         n_levels, size, width = book.shape
         found[first : first + n_levels, :size, at : at + width] = book.float()
         at += width
+    return found
+
+
+def _of_steps(codec: LearnedCodec) -> Tensor:
+    n_codes = int(codec.alphabet[0])
+    most = n_codes // 2
+    codes = torch.arange(-most, most + 1)
+    size = codec.energy.mean(dim=0).sqrt().clamp_min(1e-12)
+    found = torch.zeros(N_BINS, n_codes, N_BINS)
+    each = torch.arange(N_BINS)
+    # A slot is a bin: its codes lie along an axis of their own.
+    values = codes[:, None] * (codec.step / size).float()
+    found[each[:, None], ids_of(codes), each[:, None]] = values.mT
     return found
