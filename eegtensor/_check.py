@@ -86,6 +86,15 @@ def as_generator(random_state: RandomState) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
+def as_array(X: Any) -> NDArray:
+    """Return an array of what the user gave: NaN where masked, tensors detached."""
+    if hasattr(X, "detach"):
+        X = X.detach().cpu()
+    if np.ma.is_masked(X):
+        return np.ma.filled(X.astype(np.result_type(X, np.float32)), np.nan)
+    return np.asarray(X)
+
+
 def check_signals(X: Any, *, name: str = "X", finite: bool = True) -> NDArray:
     """Return trials as a float array of shape (n_trials, n_channels, n_times).
 
@@ -107,7 +116,7 @@ def check_signals(X: Any, *, name: str = "X", finite: bool = True) -> NDArray:
     EEGTensorError
         If the shape is wrong, there is no trial, or samples are not finite.
     """
-    array = np.asarray(X)
+    array = as_array(X)
     if array.dtype == object or array.dtype.kind not in "fiub":
         fail(
             f"{name} has dtype {array.dtype}, not numbers",

@@ -19,6 +19,7 @@ def fit_residual(
     n_codes: int,
     n_levels: int,
     *,
+    later: Array | None = None,
     max_iter: int = 20,
     random_state: int = 0,
 ) -> Array:
@@ -28,6 +29,10 @@ def fit_residual(
     ----------
     X : array, shape (n_vectors, dim)
     n_codes, n_levels : int
+    later : array, shape (n_later, dim) | None
+        Vectors that only levels from the second on are fitted to as well, such as
+        outliers: what the first level leaves of them is most of what many levels
+        leave, and the first level has better use for its codes.
     max_iter : int
         Of k-means.
     random_state : int
@@ -44,8 +49,17 @@ def fit_residual(
     if n_levels < 1:
         fail(f"n_levels={n_levels!r}", fix="give at least one level")
     rest = floating(X.detach())
-    tables = []
+    tables: list[Tensor] = []
     for level in range(n_levels):
+        if level == 1 and later is not None:
+            left = floating(later.detach()).to(rest)
+            if left.ndim != 2 or left.shape[1] != rest.shape[1]:
+                fail(
+                    f"later has shape {tuple(left.shape)}, X {tuple(X.shape)}",
+                    fix="give vectors of the same length",
+                )
+            near = search(left, prepare_codes(tables[0]))
+            rest = torch.cat([rest, left - tables[0][near]])
         codes, nearest, *_ = lloyd(
             rest, n_codes, max_iter=max_iter, random_state=random_state + level
         )

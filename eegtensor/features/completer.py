@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Self
 
 import mne
@@ -82,6 +83,8 @@ class Completer(TransformerMixin, BaseEstimator):
         """Do nothing: every recording is completed from itself."""
         check_option("method", self.method, ("auto", *METHODS))
         check_option("denoise", self.denoise, (None, *_DENOISE))
+        if not isinstance(self.max_gap, Real) or not self.max_gap >= 0:
+            fail(f"max_gap={self.max_gap!r}", fix="give seconds from 0 up")
         return self
 
     def transform(self, X: Any, *, info: mne.Info | None = None) -> Any:

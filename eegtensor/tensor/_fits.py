@@ -209,7 +209,11 @@ class Fits:
         }
 
     def _read(self) -> dict[str, float]:
-        if self._file is None or not self._file.exists():
+        if self._file is None:
+            return {}
+        if not self._file.resolve().parent.is_dir():
+            fail(f"{self._file.resolve().parent} is no folder", fix="make it first")
+        if not self._file.exists():
             return {}
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))

@@ -154,7 +154,7 @@ class Graph:
 def balance(cores: list[Tensor]) -> None:
     """Give the cores of each start the same norm, in place of the list's entries.
 
-    The ridge then treats all of them alike.
+    What the product leaves open stays in range, however many sweeps there are.
     """
     norms = torch.stack([A.flatten(1).norm(dim=1) for A in cores])
     level = norms.clamp_min(1e-300).log().mean(dim=0).exp()

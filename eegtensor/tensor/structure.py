@@ -26,7 +26,7 @@ from eegtensor.tensor.network import TensorNetwork
 from eegtensor.tensor.ring import close
 
 METHODS = ("tnale", "tnls", "tnga")
-_COUNTS = ("max_rank", "n_starts", "agree", "max_fits")
+_COUNTS = ("max_rank", "n_starts", "agree", "max_fits", "fit_starts", "max_iter")
 
 
 class Structure(NamedTuple):
@@ -185,13 +185,13 @@ def search_structure(
         fail("X is zero everywhere", fix="give a tensor that has a structure")
     if not 0.0 < float(penalty) < math.inf:
         fail(f"penalty={penalty!r}", fix="give a positive number, such as 200")
-    if not isinstance(random_state, (int, np.integer)):
+    if not isinstance(random_state, (int, np.integer)) or random_state < 0:
         fail(
-            f"random_state is a {type(random_state).__name__}",
+            f"random_state={random_state!r}",
             why="A search that is resumed has to draw the same numbers again",
-            fix="give a whole number",
+            fix="give a whole number from 0 up",
         )
-    counts = (max_rank, n_starts, agree, max_fits)
+    counts = (max_rank, n_starts, agree, max_fits, fit_starts, max_iter)
     for name, value in zip(_COUNTS, counts, strict=True):
         check_rank(value, name)
     form = Template(template, X.ndim, permutes=permute)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eegtensor._check import EEGTensorError
@@ -78,3 +80,21 @@ def test_what_does_not_fit_is_refused() -> None:
         decode_residual(torch.tensor([[0, 8]]), tables)
     with pytest.raises(EEGTensorError, match="3 levels, the tables 2"):
         decode_residual(torch.zeros(1, 3, dtype=torch.int64), tables)
+
+
+def test_outliers_are_reached_by_later_levels() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 3))
+    far = 4 * rng.standard_normal((200, 3))
+    tables = fit_residual(X, 64, 4, random_state=0)
+    wider = fit_residual(X, 64, 4, later=far, random_state=0)
+    np.testing.assert_array_equal(wider[0], tables[0])
+    new = 4 * rng.standard_normal((500, 3))
+
+    def left(books: NDArray) -> float:
+        rebuilt = decode_residual(encode_residual(new, books), books)
+        return float(np.mean((new - rebuilt) ** 2))
+
+    assert left(wider) < 0.2 * left(tables)
+    with pytest.raises(EEGTensorError, match="later"):
+        fit_residual(X, 64, 2, later=far[:, :2])

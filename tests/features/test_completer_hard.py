@@ -167,6 +167,9 @@ def test_settings_reach_the_methods(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(completer.uncertainty_, theirs.std)
     with pytest.raises(EEGTensorError, match="denoise='wavelet'"):
         Completer(denoise="wavelet").fit_transform(X)
+    for options in ({"max_gap": -1.0}, {"max_gap": "1 s"}, {"random_state": None}):
+        with pytest.raises(EEGTensorError, match=next(iter(options))):
+            Completer(**options).fit_transform(X)
 
 
 def test_arrays_of_other_libraries(rng: np.random.Generator) -> None:

@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 
 from eegtensor import EEGTensorError
 from eegtensor.features.denoiser import NonlocalDenoiser, PairedDenoiser
+from eegtensor.tensor.denoising import denoise_nonlocal, noise_level, noise_spectrum
 
 
 def trials(n: int, seed: int, pattern: np.ndarray, level: float) -> tuple:
@@ -68,6 +69,26 @@ def test_noise_of_sensors(domain: str, noise: str, share: float) -> None:
     np.testing.assert_array_equal(found[1:2], denoiser.transform(X[9:10]))
 
 
+@pytest.mark.parametrize(
+    ("noise", "options"),
+    [
+        ("white", {"domain": "time", "rank": 2, "patch": 12, "step": 6}),
+        ("white", {"n_similar": 15, "n_iter": 2, "feedback": 0.3}),
+        ("unshared", {"patch": 16, "step": 8, "strength": 1.2}),
+    ],
+)
+def test_options_and_the_noise_of_the_fit_are_used(noise: str, options: dict) -> None:
+    X = rhythms(9, 0.8)[1]
+    denoiser = NonlocalDenoiser(noise=noise, **options).fit(X[:8])
+    found = denoiser.transform(3.0 * X[8:])
+    options = {"domain": "time-frequency", **options}
+    want = denoise_nonlocal(3.0 * X[8], sigma=denoiser.noise_, **options).X
+    np.testing.assert_array_equal(found[0], want)
+    white = noise == "white"
+    expected = noise_level(X[:8]) if white else noise_spectrum(X[:8], patch=16, step=8)
+    np.testing.assert_array_equal(denoiser.noise_, expected)
+
+
 def test_nonlocal_mistakes() -> None:
     X = rhythms(4, 0.8)[1]
     with pytest.raises(NotFittedError):
@@ -80,5 +101,5 @@ def test_nonlocal_mistakes() -> None:
         with pytest.raises(EEGTensorError, match=message):
             NonlocalDenoiser(**options).fit(X)
     denoiser = NonlocalDenoiser().fit(X)
-    with pytest.raises(EEGTensorError, match="channels"):
+    with pytest.raises(EEGTensorError, match="the fit saw 4"):
         denoiser.transform(X[:, :3])

@@ -234,6 +234,8 @@ class TestDenoising:
             (np.zeros((3, 2, 32)), {"sigma": [1.0, 2.0, 3.0]}, "sigma"),
             (np.zeros((3, 2, 32)), {"sigma": -1.0}, "sigma"),
             (np.zeros((3, 2, 32)), {"feedback": 1.0}, "feedback"),
+            (np.zeros((3, 2, 32)), {"window": 2.5}, "window=2.5"),
+            (np.zeros((3, 2, 32)), {"strength": np.nan}, "strength"),
             (np.zeros((3, 2, 32)), {"noise": "pink"}, "noise='pink'"),
             (np.zeros(32), {}, "shape"),
             (np.ones((3, 2, 32)) * 1j, {}, "complex"),

@@ -288,3 +288,13 @@ class TestUnshared:
         X[2] = 0.0
         found = noise_spectrum(X)
         assert (found[2] == 0.0).all() and (found[[0, 1, 3, 4]] > 0.5).all()
+        assert not noise_spectrum(0.0 * X).any()
+
+    def test_few_samples_are_allowed_for(self) -> None:
+        # Regressions on eleven channels leave too little of 24 coefficients.
+        rng = np.random.default_rng(0)
+        power = [
+            (noise_spectrum(rng.standard_normal((12, 192))) ** 2).mean()
+            for _ in range(5)
+        ]
+        assert 0.8 < np.mean(power) < 1.1

@@ -125,3 +125,14 @@ def test_modes_are_cut_where_the_halves_are_smallest() -> None:
     assert kernels.split_modes((10, 10, 10, 10)) == 2
     assert kernels.split_modes((100, 2, 2)) == 1
     assert kernels.split_modes((3, 7)) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 16, 37])
+def test_a_wide_matrix_is_multiplied_a_few_rows_at_a_time(
+    rows: int, monkeypatch, rng
+) -> None:
+    monkeypatch.setattr(kernels, "_LARGE", 1)
+    X = rng.standard_normal((rows, 2100))
+    thin = rng.standard_normal((5, rows))
+    found = kernels.thin_product(torch.from_numpy(thin), torch.from_numpy(X))
+    np.testing.assert_allclose(found.numpy(), thin @ X, rtol=1e-12, atol=1e-12)

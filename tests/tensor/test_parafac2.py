@@ -7,8 +7,10 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from _peak import Peak
 
 from eegtensor._check import EEGTensorError
+from eegtensor.tensor import _slices
 from eegtensor.tensor._slices import Group, errors, project
 from eegtensor.tensor.match import factor_match_score
 from eegtensor.tensor.parafac2 import PARAFAC2, parafac2, parafac2_project
@@ -263,3 +265,18 @@ def test_mistakes_are_named(rng: np.random.Generator) -> None:
             parafac2(nothing, 2)
     with pytest.raises(EEGTensorError, match="columns"):
         parafac2_project(parafac2([good, good + 1], 2), [good[:, :3]])
+
+
+def test_long_slices_with_missing_cells_take_little_memory(rng, monkeypatch) -> None:
+    X = torch.from_numpy(rng.random((4, 3000, 24)).astype(np.float32))
+    X[torch.from_numpy(rng.random(X.shape) < 0.2)] = torch.nan
+    options = {"n_init": 1, "max_iter": 5}
+    whole = parafac2(list(X), 2, **options)
+    monkeypatch.setattr(_slices, "_CELLS", 5_000)
+    with Peak(X) as peak:
+        parts = parafac2(list(X), 2, **options)
+    assert peak.bytes < 3 * X.nbytes
+    assert parts.fit == pytest.approx(whole.fit, abs=1e-9)
+    torch.testing.assert_close(parts.A, whole.A, rtol=1e-4, atol=1e-5)
+    for P, Q in zip(parts.projections, whole.projections, strict=True):
+        torch.testing.assert_close(P, Q, rtol=1e-4, atol=1e-5)

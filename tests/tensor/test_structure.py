@@ -271,6 +271,10 @@ def test_mistakes_are_named(small, tmp_path) -> None:
         search_structure(small, random_state=np.random.default_rng(0))
     with pytest.raises(EEGTensorError, match="penalty"):
         search_structure(small, penalty=-1.0)
+    with pytest.raises(EEGTensorError, match="fit_starts=0"):
+        search_structure(small, fit_starts=0)
+    with pytest.raises(EEGTensorError, match="no folder"):
+        search_structure(small, checkpoint=tmp_path / "none" / "search.json")
     file = tmp_path / "search.json"
     search_structure(small, checkpoint=file, **{**SMALL, "max_fits": 5})
     with pytest.raises(EEGTensorError, match="another tensor"):

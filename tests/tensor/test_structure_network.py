@@ -130,6 +130,37 @@ def test_a_cycle_is_a_tensor_ring(rng) -> None:
     )
 
 
+def test_a_start_competes_with_random_ones(rng) -> None:
+    cores = planted(rng)
+    X = contracted(cores) + 0.1 * rng.standard_normal(SHAPE)
+    alone = [
+        tensor_network(X, LINKS, start=cores, max_iter=2, random_state=s).rse
+        for s in (0, 1)
+    ]
+    assert alone[0] == alone[1]
+    assert tensor_network(X, LINKS, start=cores, n_starts=2, max_iter=2).rse == alone[0]
+    # From zero nothing moves: the random start is the better one.
+    zero = [0.0 * G for G in cores]
+    both = tensor_network(X, LINKS, start=zero, n_starts=2, max_iter=20)
+    assert both.rse < 0.9 == 0.9 * tensor_network(X, LINKS, start=zero).rse
+
+
+def test_cores_have_equal_norms_and_the_error_is_theirs(rng) -> None:
+    X = contracted(planted(rng))
+    for floor in (1e-13, 1e-3):
+        model = tensor_network(X, LINKS, n_starts=4, max_iter=500, floor=floor)
+        norms = [np.linalg.norm(G) for G in model.cores]
+        np.testing.assert_allclose(norms, norms[0])
+        error = np.sum((model.reconstruct() - X) ** 2) / np.sum(X**2)
+        assert error > 0.0
+        assert model.rse == pytest.approx(error, rel=1e-3)
+    # Sweeps that end below the floor have an error, too.
+    near = [G + 0.01 * rng.standard_normal(G.shape) for G in model.cores]
+    model = tensor_network(X, LINKS, start=near, floor=0.01)
+    error = np.sum((model.reconstruct() - X) ** 2) / np.sum(X**2)
+    assert 0.0 < model.rse == pytest.approx(error, rel=1e-3)
+
+
 def test_same_seed_same_cores(rng) -> None:
     X = rng.standard_normal(SHAPE).astype(np.float32)
     one, two = (tensor_network(X, LINKS, n_starts=2) for _ in range(2))

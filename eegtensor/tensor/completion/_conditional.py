@@ -122,7 +122,8 @@ class Conditioner:
         n_channels = len(lost)
         self.blocks = [s for s in stretches if s.length * n_channels <= BLOCK]
         self.scattered = lost.clone()
-        self.wide = torch.zeros_like(lost)
+        self.has_wide = len(self.blocks) < len(stretches)
+        self.wide = torch.zeros_like(lost) if self.has_wide else lost[..., :0]
         inside = torch.zeros_like(lost)
         for stretch in stretches:
             at = self._cells(stretch)
@@ -130,7 +131,6 @@ class Conditioner:
             inside[:, at[0], at[1]] = 1.0
             if stretch.length * n_channels > BLOCK:
                 self.wide[:, at[0], at[1]] = 1.0
-        self.has_wide = len(self.blocks) < len(stretches)
         open_cells = (1 - inside).sum(dim=(1, 2)).clamp_min(1.0)
         self.share = (self.scattered.sum(dim=(1, 2)) / open_cells).double()
         self.has_scattered = bool(self.scattered.any())
@@ -184,28 +184,32 @@ class Conditioner:
         Parameters
         ----------
         right, start : Tensor, shape (n_channels, n_copies * n_trials, n_times)
-            Copies of the trials lie one behind the other.
+            Copies of the trials lie one behind the other. `right` is overwritten.
         n_iter : int
         """
-        lost = self._copies(self.lost, right)
 
         def product(v: Tensor) -> Tensor:
-            return convolve(self.precision, v).mul_(lost)
+            return self._masked(convolve(self.precision, v), self.lost)
 
         return _conjugate_gradient(product, self._precondition, right, start, n_iter)
 
-    def _copies(self, mask: Tensor, like: Tensor) -> Tensor:
-        n = like.shape[1] // mask.shape[1]
-        return mask if n == 1 else mask.repeat(1, n, 1)
+    @staticmethod
+    def _masked(signals: Tensor, mask: Tensor) -> Tensor:
+        """Multiply all copies of the trials by a mask, in place."""
+        copies = signals.unflatten(1, (-1, mask.shape[1]))
+        copies.mul_(mask[:, None])
+        return signals
 
     def _precondition(self, residual: Tensor) -> Tensor:
         out: Tensor | None = None
         if self.has_scattered:
-            mask = self._copies(self.scattered, residual)
-            out = convolve(self.near, mask * residual).mul_(mask)
+            mask = self.scattered
+            out = convolve(self.near, self._masked(residual.clone(), mask))
+            out = self._masked(out, mask)
         if self.has_wide:
-            mask = self._copies(self.wide, residual)
-            part = convolve(self.spectrum, mask * residual).mul_(mask)
+            mask = self.wide
+            part = convolve(self.spectrum, self._masked(residual.clone(), mask))
+            part = self._masked(part, mask)
             out = part if out is None else out.add_(part)
         if out is None:
             out = torch.zeros_like(residual)
@@ -229,7 +233,7 @@ def _conjugate_gradient(
     n_iter: int,
 ) -> Tensor:
     """Return the solution, every signal with steps of its own."""
-    solution, residual = start.clone(), right - product(start)
+    solution, residual = start.clone(), right.sub_(product(start))
     direction = torch.zeros_like(right)
     before = right.new_ones(right.shape[1])
     tiny = torch.finfo(right.dtype).tiny

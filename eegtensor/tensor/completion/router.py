@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import check_option
+from eegtensor._check import check_option, fail
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.tensor.completion._choose import Choice, untried
 from eegtensor.tensor.completion._dead import restore_channels
@@ -111,10 +111,12 @@ def complete(
     Raises
     ------
     EEGTensorError
-        If shapes do not fit, nothing is observed, an observed cell is infinite,
-        or a channel holds no data and there are no positions.
+        If shapes or options do not fit, nothing is observed, an observed cell is
+        infinite, or a channel holds no data and there are no positions.
     """
     check_option("method", method, ("auto", *METHODS))
+    if not isinstance(random_state, (int, np.integer)) or random_state < 0:
+        fail(f"random_state={random_state!r}", fix="give a whole number from 0 up")
     tensor = floating(X)
     # Masks, patterns and draws are made on the CPU; so is the rest.
     prepared = prepare(tensor.detach().cpu(), mask, positions)

@@ -143,6 +143,8 @@ def convolve(spectrum: Tensor, signals: Tensor) -> Tensor:
     """
     n_channels, n_signals, n_times = signals.shape
     transformed = torch.fft.rfft(signals, dim=-1)
+    # A caller's temporary is not to last beside the result.
+    del signals
     edges = _edges(len(spectrum), n_times)
     for matrix, begin, end in zip(spectrum, edges, edges[1:], strict=False):
         if end > begin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -138,10 +139,11 @@ def denoise_nonlocal(
     form = (windows if spectral else stretches)(signals, patch, step)
     for name, value in (("n_similar", n_similar), ("n_iter", n_iter)):
         check_rank(value, name)
-    if window < 0 or not 0.0 <= feedback < 1.0 or strength < 0.0:
+    whole = isinstance(window, Integral) and window >= 0
+    if not whole or not 0.0 <= feedback < 1.0 or not strength >= 0.0:
         fail(
             f"window={window}, feedback={feedback}, strength={strength}",
-            fix="choose window >= 0, 0 <= feedback < 1 and strength >= 0",
+            fix="choose a whole window >= 0, 0 <= feedback < 1 and strength >= 0",
         )
     if noise != "white" and sigma is not None:
         fail(f"noise={noise!r} is found in the signals", fix="give no sigma")

@@ -110,6 +110,11 @@ def test_channel_without_data_takes_the_spline(rng: np.random.Generator) -> None
     assert (found.std[dead] > 0).all()
     with pytest.raises(EEGTensorError, match="channels 4, 9 hold no data"):
         complete(x, seen)
+    # The few samples that such a channel has stay, and are sure.
+    seen[4, 100:105] = True
+    few = complete(x, seen, positions=where)
+    assert (few.X[4, 100:105] == x[4, 100:105]).all()
+    assert (few.std > 0)[dead].sum() == 795 and few.table[-1].cells == 795
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e6])
@@ -246,6 +251,33 @@ def test_parts_of_a_long_recording_join(
     assert nrmse(whole.X, found.X, seen) < 0.05
     ratio = found.std[~seen] / whole.std[~seen]
     assert 0.9 < np.median(ratio) < 1.1 and (ratio > 0.3).all()
+
+
+def test_an_excerpt_is_cut_where_its_kinds_are(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eegtensor.tensor.completion import _prepare
+
+    monkeypatch.setattr(_prepare, "LEARN_CELLS", 4000)
+    monkeypatch.setattr(_prepare, "PIECE", 250)
+    X = rng.standard_normal((2, 4, 2000))
+    X[rng.random(X.shape) < 0.3] = np.nan
+    prepared = _prepare.prepare(torch.from_numpy(X), None, None)
+    part = _prepare.excerpt(prepared, kinds_of(~np.isnan(X)))
+    assert part.kinds.shape == (4, 4, 250)
+    np.testing.assert_array_equal(part.problem.seen.numpy(), part.kinds == 0)
+    np.testing.assert_array_equal(part.problem.values.numpy() != 0, part.kinds == 0)
+
+
+def test_what_lost_cells_held_is_not_read(rng: np.random.Generator) -> None:
+    x = scalp(rng, 4, 300)[0]
+    x[2] = 0.1 + 0.2
+    seen = rng.random(x.shape) > 0.1
+    want = complete(np.where(seen, x, np.nan))
+    # A channel of one value gets this very value, not a mean of it.
+    assert (want.X[2] == x[2]).all()
+    found = complete(np.where(seen, x, np.inf), seen)
+    np.testing.assert_array_equal(found.X, want.X)
 
 
 def test_nothing_lost(rng: np.random.Generator) -> None:

@@ -90,3 +90,22 @@ def test_operators_are_made_a_few_patterns_at_a_time(rng) -> None:
     expected = torch.einsum("ct,cij,jt->it", seen.double(), weights, values)
     torch.testing.assert_close(found, expected)
     assert max(asked) <= 4 < sum(asked)
+
+
+def test_covariance_of_more_patterns_than_are_worked_on_at_a_time(
+    rng, monkeypatch
+) -> None:
+    from functools import partial
+
+    from eegtensor.tensor.completion import _columns, gaussian
+
+    X = rng.standard_normal((5, 5)) @ rng.standard_normal((5, 200))
+    seen = rng.random(X.shape) < 0.7
+    # Patterns that are common count for more than others.
+    seen[:, 60:] = seen[:, :1]
+    whole = gaussian_fit(X, seen, max_iter=5).covariance
+    few = partial(_columns.complete_columns, cells=3 * 25)
+    monkeypatch.setattr(gaussian, "complete_columns", few)
+    np.testing.assert_allclose(
+        gaussian_fit(X, seen, max_iter=5).covariance, whole, rtol=1e-9
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from _peak import Peak
 
 from eegtensor import EEGTensorError
 from eegtensor.tensor.completion import lag_covariances
@@ -180,3 +181,16 @@ def test_variances_inside_a_gap_are_the_dense_ones(rng: np.random.Generator) -> 
     m = lost[:, 0].reshape(-1)
     expected = torch.linalg.inv(dense[m][:, m]).diagonal().view(n, 6).T
     torch.testing.assert_close(solver.block_variances()[0], expected)
+
+
+def test_the_solver_holds_few_arrays(rng: np.random.Generator) -> None:
+    n, n_times = 3, 4000
+    spectrum = from_lags(torch.from_numpy(exact_lags(moving_average(rng, n, 4), 8)), 16)
+    lost = torch.from_numpy(rng.random((n, 1, n_times)) < 0.3)
+    solver = Conditioner(lost.double(), [], 0.01)
+    solver.set_process(process(spectrum, 1e-2))
+    right, start = torch.from_numpy(rng.standard_normal((2, n, 2, n_times)))
+    with Peak(right) as peak:
+        solver.solve(right, start, 3)
+    # Solution, direction, image or what is preconditioned, and its transform.
+    assert peak.bytes < 5.5 * start.nbytes
