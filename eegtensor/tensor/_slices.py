@@ -203,16 +203,32 @@ def project(group: Group, N: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
     return Y.view(k, S, R, J).transpose(0, 1), P
 
 
+def _row_parts(Z: Tensor) -> list[slice]:
+    """Return rows of slices, (k, m, J), that are worked through at a time."""
+    step = max(1, _CELLS * Z.shape[1] // max(Z.numel(), 1))
+    return [slice(at, at + step) for at in range(0, Z.shape[1], step)]
+
+
 def _project_filled(group: Group, N: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
     assert group.Z is not None and group.observed is not None
-    Z = group.Z.double()
-    Y, P_next = torch.empty_like(N), torch.empty_like(P)
+    Z, observed, parts = group.Z, group.observed, _row_parts(group.Z)
+    Y, P_next = torch.zeros_like(N), torch.empty_like(P)
     step = max(1, _CELLS // Z.numel())
     for at in range(0, len(N), step):
         some = slice(at, at + step)
-        filled = torch.where(group.observed, Z, P[some] @ N[some])
-        P_next[some] = polar(filled @ N[some].mT, P[some])
-        Y[some] = P_next[some].mT @ filled
+        model, last = N[some], P[some]
+        filled = Z
+        for rows in parts:
+            estimate = last[:, :, rows] @ model
+            filled = torch.where(observed[:, rows], Z[:, rows], estimate)
+            P_next[some, :, rows] = filled @ model.mT
+        P_next[some] = polar(P_next[some], last)
+        for rows in parts:
+            # A long slice is filled twice: it would take twice its memory to keep.
+            if len(parts) > 1:
+                estimate = last[:, :, rows] @ model
+                filled = torch.where(observed[:, rows], Z[:, rows], estimate)
+            Y[some] += P_next[some, :, rows].mT @ filled
     return Y, P_next
 
 
@@ -220,13 +236,16 @@ def errors(group: Group, Y: Tensor, N: Tensor, P: Tensor) -> Tensor:
     """Return squared errors of models P N over the observed cells, (S, k)."""
     if group.Z is None or group.observed is None:
         return group.norms - ((2.0 * Y - N) * N).sum(dim=(2, 3))
-    Z = group.Z.double()
+    Z, observed = group.Z, group.observed
     step = max(1, _CELLS // Z.numel())
-    found = []
+    found = P.new_zeros(P.shape[:2])
     for at in range(0, len(N), step):
-        rest = Z - P[at : at + step] @ N[at : at + step]
-        found.append((rest * group.observed).square().sum(dim=(2, 3)))
-    return torch.cat(found)
+        some = slice(at, at + step)
+        for rows in _row_parts(Z):
+            rest = P[some, :, rows] @ N[some]
+            rest.sub_(Z[:, rows]).mul_(observed[:, rows]).square_()
+            found[some] += rest.sum(dim=(2, 3))
+    return found
 
 
 def first_projection(group: Group, N: Tensor) -> Tensor:
@@ -234,7 +253,8 @@ def first_projection(group: Group, N: Tensor) -> Tensor:
     if group.Z is None:
         return N.new_empty(len(N), 0)
     eye = torch.eye(group.Z.shape[1], N.shape[2]).to(N)
-    M = group.Z.double() @ N.mT
+    parts = _row_parts(group.Z)
+    M = torch.cat([group.Z[:, rows].double() @ N.mT for rows in parts], dim=-2)
     return polar(M, polar(M, eye))
 
 

@@ -51,8 +51,12 @@ def candidates(n_units: int) -> list[States]:
     """Return the numbers of states worth trying for units that share bits."""
     if n_units == 1:
         return [States(0, 0), States(16, 1), States(256, 1)]
-    few = max(1, n_units // 4)
-    return [States(0, 0), *(States(n, m) for n in (16, 64) for m in (few, n_units))]
+    few, half = max(1, n_units // 4), max(1, n_units // 2)
+    # Where bits are few, small alphabets; otherwise they are too coarse to pay.
+    return [
+        *(States(0, 0), States(4, half), States(4, n_units)),
+        *(States(n, m) for n in (16, 64) for m in (few, n_units)),
+    ]
 
 
 def fit_bands(

@@ -107,6 +107,8 @@ def complete(
     Returns
     -------
     Completion
+        Two arrays of the size of X. Long recordings are completed in parts: the
+        work takes about 200 MB more, whatever their length.
 
     Raises
     ------
