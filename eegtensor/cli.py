@@ -1,4 +1,4 @@
-"""The command line: demo, info, convert, restore, benchmark, doctor."""
+"""The command line: demo, info, convert, restore, tokenize, benchmark, doctor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from eegtensor._check import EEGTensorError, EEGTensorWarning, fail
 from eegtensor._reading import READING, add_reading, read_as_said
+from eegtensor._tokenize import add_tokenize, tokenize
 from eegtensor._version import __version__
 
 _PROTOCOLS = (
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all went well, 1 when `doctor` found a problem, 2 for a user's
-        mistake, 130 when interrupted.
+        0 when all went well, 1 when `doctor` found a problem or `tokenize` had to
+        leave files out, 2 for a user's mistake, 130 when interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -83,6 +84,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_convert(commands)
     _add_restore(commands)
+    _add_tokenize(commands)
     _add_benchmark(commands)
     _add_doctor(commands)
     return parser
@@ -152,6 +154,16 @@ def _add_restore(commands: Any) -> None:
         help="stretches that all channels lost longer than this stay; default 1",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed; default 0")
+
+
+def _add_tokenize(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "tokenize",
+        tokenize,
+        "Turn recordings into tokens; say what is lost, band by band.",
+    )
+    add_tokenize(parser)
 
 
 def _add_benchmark(commands: Any) -> None:

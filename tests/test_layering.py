@@ -43,6 +43,7 @@ ORDER = [
     "_segments",
     "restore",
     "_reading",
+    "_tokenize",
     "cli",
 ]
 # These import with torch, numpy, scipy and geoopt alone: a GPU box may have no more.

@@ -103,12 +103,28 @@ PROMISED = {
         ],
         ["components.png", "restored.png"],
     ),
+    "07_tokens.py": (
+        [
+            r"band-rvq: 104 bit/s/channel, NRMSE 0\.\d+",
+            r"learned: 10\d bit/s/channel, NRMSE 0\.\d+",
+            r"tokens \(8, 80, 81\)",
+            r"NRMSE (0\.\d\d)\d at 200 Hz, \1\d at 250 Hz",
+            r"power_db_gamma +\d+\.\d+ +\d\.\d+",
+            r"256000 bytes of 16-bit samples, \d{4} compressed",
+            r"\d+ bit/s/channel in the file, 10\d promised",
+            r"of 81 slots are ever sent",
+            r"a masked token costs \d\.\d+, by guess \d\.\d+",
+            r"new person: 0\.\d+ of 40 trials right",
+        ],
+        ["codes.png", "rate_distortion.png", "reconstruction.png", "usage.png"],
+    ),
 }
 # More than ten seconds.
 SLOW = {
     "04_alignment_in_a_pipeline.py",
     "05_tsmnet_and_label_shift.py",
     "06_tensor_features_and_lost_data.py",
+    "07_tokens.py",
 }
 
 

@@ -38,6 +38,8 @@ def open_file(path: Path) -> Any:
     """Return the recording of one file, see `open_files`."""
     import mne
 
+    from eegtensor.io.discover import suffix_of
+    from eegtensor.io.explain import explain
     from eegtensor.io.formats import open_recording
 
     raw = open_recording(path).signal
@@ -46,5 +48,10 @@ def open_file(path: Path) -> Any:
     picks = mne.pick_types(raw.info, eeg=True, exclude="bads")
     if not len(picks):
         fail(f"{path} has no EEG channel", fix="set its channel types")
-    raw = raw.copy().pick(picks).load_data(verbose="ERROR")
+    raw = raw.copy().pick(picks)
+    try:
+        raw.load_data(verbose="ERROR")
+    # Readers pass on whatever they meet in the middle of a damaged file.
+    except Exception as error:
+        raise explain(path, error, suffix_of(path).lstrip(".").upper()) from error
     return raw.filter(HIGH_PASS, None, verbose="ERROR")

@@ -10,6 +10,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from eegtensor._check import fail
+from eegtensor.tokens._prepared import RATE, each_signals, prepared_pair
 
 BANDS = {
     "delta": (0.5, 4.0),
@@ -46,6 +47,19 @@ class Distortion(NamedTuple):
     power_db: dict[str, float]
     phase_deg: dict[str, float]
     bits_per_second: float = float("nan")
+
+    def row(self) -> dict[str, float]:
+        """Return one flat row of a table: means over bands, then every band."""
+        found = {"bits_per_second": self.bits_per_second, "nrmse": self.nrmse}
+        tables = {name: getattr(self, name) for name in BY_BAND}
+        for name in BY_BAND[1:]:
+            found[name] = float(np.mean(list(tables[name].values())))
+        for name, table in tables.items():
+            found |= {f"{name}_{band}": value for band, value in table.items()}
+        return found
+
+
+BY_BAND = ("nmse", "power_db", "phase_deg")
 
 
 def distortion(
@@ -91,7 +105,7 @@ def distortion(
 
 def evaluate(
     tokenizer: Any,
-    recordings: Sequence[NDArray],
+    recordings: Any,
     *,
     sfreq: float = 200.0,
     fill: float = 0.0,
@@ -100,19 +114,56 @@ def evaluate(
 
     Parameters
     ----------
-    tokenizer : EEGTokenizer
-    recordings : sequence of ndarray, shape (n_channels, n_times)
+    tokenizer : EEGTokenizer, or any object that encodes and decodes
+        ``encode(x, sfreq=...)`` of an array, with ``ch_names=`` where they are known,
+        and ``decode(tokens)``, with ``fill=`` where it is not 0. Where tokens have
+        no `bits_per_second`, their rate is NaN.
+    recordings : recording or list of recordings
+        Arrays (n_channels, n_times), compared as they are; or MNE's Raw, or paths of
+        recordings or of folders of them: these are compared from 0.5 to 44.5 Hz at
+        200 Hz, all channels scaled to variance one, so that numbers of several
+        recordings go together.
     sfreq : float
-        Hertz.
+        Hertz, of arrays.
     fill : float
         See `EEGTokenizer.decode`.
+
+    Raises
+    ------
+    EEGTensorError
+        If a recording cannot be read, holds trials, or is too short.
     """
-    tokens = [tokenizer.encode(x, sfreq=sfreq) for x in recordings]
-    rebuilt = [tokenizer.decode(t, fill=fill) for t in tokens]
-    cells = np.array([x.size for x in recordings])
-    rates = np.array([t.bits_per_second for t in tokens])
-    found = distortion(list(recordings), rebuilt, sfreq=sfreq)
-    return found._replace(bits_per_second=float(rates @ cells / cells.sum()))
+    return evaluate_fills(tokenizer, recordings, (fill,), sfreq=sfreq)[0]
+
+
+def evaluate_fills(
+    tokenizer: Any, recordings: Any, fills: Sequence[float], *, sfreq: float = 200.0
+) -> list[Distortion]:
+    """Return what `evaluate` does at several fills, for one pass of encoding."""
+    cells, rates, truths, rebuilt = [], [], [], []
+    for signals, own in each_signals(recordings, sfreq):
+        x, rate = signals.X[0], signals.sfreq
+        known = {"ch_names": signals.ch_names} if signals.ch_names else {}
+        tokens = tokenizer.encode(x, sfreq=rate, **known)
+        decoded = [decode_filled(tokenizer, tokens, fill) for fill in fills]
+        cells.append(x.size / rate)
+        rates.append(float(getattr(tokens, "bits_per_second", np.nan)))
+        if own:
+            pairs = [prepared_pair(x, y, rate) for y in decoded]
+            x, decoded, rate = pairs[0][0], [y for _, y in pairs], RATE
+        truths.append(x)
+        rebuilt.append(decoded)
+    spent = float(np.average(rates, weights=cells))
+    return [
+        distortion(truths, list(one), sfreq=rate)._replace(bits_per_second=spent)
+        for one in zip(*rebuilt, strict=True)
+    ]
+
+
+def decode_filled(tokenizer: Any, tokens: Any, fill: float) -> NDArray:
+    """Return the signal of tokens; of tokenizers that know no fill, without it."""
+    options = {"fill": fill} if fill else {}
+    return np.asarray(tokenizer.decode(tokens, **options))
 
 
 def _band_errors(
