@@ -17,7 +17,8 @@ from eegtensor.tokens._context import contexts, n_features
 from eegtensor.tokens._lanes import lanes_of
 from eegtensor.tokens._mixing import fit_mixing
 from eegtensor.tokens._signals import Signals, spectra
-from eegtensor.tokens.learned import LARGEST, ROUNDING, LearnedCodec, activity
+from eegtensor.tokens._steps import activity
+from eegtensor.tokens.learned import LARGEST, ROUNDING, LearnedCodec
 from eegtensor.training import Batch, ShuffleSampler, StepContext, make_optimizer, train
 
 # Seconds of a unit that the network is trained on, at every step, and a batch's.
@@ -165,7 +166,7 @@ def _step_for(
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         step = float(np.exp(middle))
-        codes = quantise(few / step, ROUNDING, LARGEST[-1])
+        codes = codec.codes(few, step)
         spent = float(codec.costs(codes, step).bits.mean())
         low, high = (middle, high) if spent > bits_per_second else (low, middle)
     return float(np.exp((low + high) / 2))

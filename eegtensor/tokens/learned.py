@@ -8,7 +8,6 @@ follows from its context, by a small network that was trained to make costs smal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -39,22 +38,12 @@ from eegtensor.tokens._lanes import by_lane, by_unit, lanes_of, spectra_of
 from eegtensor.tokens._noise import token_noise
 from eegtensor.tokens._saving import check_whole
 from eegtensor.tokens._signals import signals_from, spectra
+from eegtensor.tokens._steps import within_rate
 
 # Below a half: values just above a half step are not worth what a one costs.
 ROUNDING = 0.4
 # Codes up to one of these, the first that the training data fit into.
 LARGEST = (127, 255, 511, 1023)
-# Steps that a recording may have, 64 an octave around that of the fit.
-_GRID = 64
-_FARTHEST = 6 * _GRID
-_TRIES = 24
-_NEAR_ENOUGH = 0.985
-# Frames that are enough to tell what activity costs.
-_STRETCH = 12
-# Coefficients that tell how active a recording is.
-_SAMPLE = 1 << 15
-# Of a square, so that coefficients of half a step cost little.
-_SPREAD = 2.0
 # Codes whose contexts are held at one time.
 _PIECE = 400_000
 
@@ -138,13 +127,12 @@ class LearnedCodec:
         step : float | None
             None for the least at which the recording costs no more than
             `bits_per_second`.
-
         """
         lanes = lanes_of(spectra(X, sfreq, N_BINS), self.mixing)
         if step is None:
-            step, codes, bits = self._within_rate(lanes)
+            step, codes, bits = within_rate(self, lanes)
         else:
-            codes = quantise(lanes / step, ROUNDING, self.largest)
+            codes = self.codes(lanes, step)
             bits = self.costs(codes, step).bits
         ids = by_unit(ids_of(codes), len(X)).numpy().astype(np.int32)
         return Coded(ids, bits.reshape(ids.shape[:-1]).numpy(), step)
@@ -170,6 +158,10 @@ class LearnedCodec:
             coefs = coefs + fill * noise * silent
         found = spectra_of(coefs * step, len(ids), self.mixing)
         return signals_from(found, sfreq, n_times)
+
+    def codes(self, lanes: Tensor, step: float) -> Tensor:
+        """Return the codes of spectra at a step, of their shape."""
+        return quantise(lanes / step, ROUNDING, self.largest)
 
     def costs(self, codes: Tensor, step: float) -> Costs:
         """Return table rows and bits of codes (n_lanes, n_frames, n_units, n_bins)."""
@@ -268,77 +260,6 @@ class LearnedCodec:
                 fix="decode with the tokenizer that encoded",
             )
         return torch.where(found % 2 == 1, (found + 1) // 2, -(found // 2))
-
-    def _within_rate(self, lanes: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Return the least step of the grid whose bits are within the rate.
-
-        Bits are nearly in proportion to `activity`, which is cheap: it says which
-        step to look at, and the bits there how far it is out.
-        """
-        few = lanes[:, :: max(1, lanes.numel() // _SAMPLE)]
-        asked = self.bits_per_second
-        per_activity = self._bits_per_activity(lanes, few)
-        # Exponents that cost too much, and that do not: the answer lies between.
-        over, within = -_FARTHEST - 1, _FARTHEST + 1
-        best: tuple[float, Tensor, Tensor] | None = None
-        for _ in range(_TRIES):
-            k = self._grid_step(few, asked / per_activity)
-            if k >= within:
-                k = within - 1
-            elif k <= over:
-                # Where nothing moves the activity, as in silence, far ahead.
-                k = over + 1 if within <= _FARTHEST else over + _GRID // 2
-            if not over < k < within:
-                break
-            step = self.step * 2 ** (k / _GRID)
-            codes = quantise(lanes / step, ROUNDING, self.largest)
-            bits = self.costs(codes, step).bits
-            spent = float(bits.sum()) / lanes.shape[:3].numel()
-            if spent > asked:
-                over = k
-            else:
-                within, best = k, (step, codes, bits)
-                if spent >= _NEAR_ENOUGH * asked:
-                    break
-            # Aimed a little low: over the rate is not allowed.
-            per_activity = 1.003 * spent / max(activity(few, step), 1e-12)
-        if best is None:
-            fail(
-                f"the recording costs more than {asked:g} bit/s/channel",
-                why="Its energies are unlike those of the recordings of the fit",
-                fix="fit on recordings like it, or ask for more bits",
-            )
-        return best
-
-    def _bits_per_activity(self, lanes: Tensor, few: Tensor) -> float:
-        """Return what activity costs in a stretch of long lanes; else in the fit."""
-        n_frames = lanes.shape[1]
-        if n_frames < 4 * _STRETCH:
-            return self.bits_per_activity
-        first = (n_frames - n_frames // 4) // 2
-        stretch = lanes[:, first : first + n_frames // 4]
-        k = self._grid_step(few, self.bits_per_second / self.bits_per_activity)
-        step = self.step * 2 ** (k / _GRID)
-        codes = quantise(stretch / step, ROUNDING, self.largest)
-        spent = float(self.costs(codes, step).bits.mean())
-        return spent / max(activity(stretch, step), 1e-12)
-
-    def _grid_step(self, few: Tensor, most: float) -> int:
-        """Return the least exponent of the grid that is no more active."""
-        low, high = -_FARTHEST, _FARTHEST
-        while low < high:
-            middle = (low + high) // 2
-            if activity(few, self.step * 2 ** (middle / _GRID)) <= most:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-
-def activity(lanes: Tensor, step: float) -> float:
-    """Return bits a second that coefficients of known energy would cost."""
-    size = (lanes / step).square().mul_(_SPREAD).log1p().mean()
-    return float(size) * lanes.shape[-1] / (2 * math.log(2))
 
 
 def ids_of(codes: Tensor) -> Tensor:
