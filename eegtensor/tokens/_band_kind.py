@@ -154,7 +154,7 @@ def _split(frames: list[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.cat(frames[:cut]), torch.cat(frames[cut:])
     ends = [len(f) - len(f) // _HELD for f in frames]
     pairs = list(zip(frames, ends, strict=True))
-    return (
-        torch.cat([f[:end] if end else f for f, end in pairs]),
-        torch.cat([f[end:] for f, end in pairs]),
-    )
+    train = torch.cat([f[:end] if end else f for f, end in pairs])
+    held = torch.cat([f[end:] for f, end in pairs])
+    # A few seconds leave none to choose by.
+    return train, held if len(held) else train

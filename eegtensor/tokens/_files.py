@@ -18,6 +18,30 @@ def is_path(x: Any) -> bool:
     return isinstance(x, (str, os.PathLike))
 
 
+def check_alike(many: Sequence[Any]) -> None:
+    """Raise where paths stand beside recordings."""
+    n = sum(is_path(one) for one in many)
+    if n and n < len(many):
+        fail(
+            f"{n} paths stand beside {len(many) - n} recordings",
+            fix="open the files first, or give paths alone",
+        )
+
+
+def only_file(path: str | os.PathLike[str]) -> Any:
+    """Return the recording that a path names, if it is one."""
+    from eegtensor.io.discover import find_recordings
+
+    found = find_recordings([path])[0]
+    if len(found) > 1:
+        fail(
+            f"{path} holds {len(found)} recordings",
+            why="Tokens are of one",
+            fix="encode them one after the other",
+        )
+    return open_file(found[0])
+
+
 def open_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Any]:
     """Yield the recordings of files and folders, EEG channels, high-passed.
 

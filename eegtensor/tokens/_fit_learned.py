@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eegtensor._check import fail
 from eegtensor.codebook.entropy import code_log_probability, quantise
 from eegtensor.models.scalenetwork import ScaleNetwork
 from eegtensor.tokens._bands import N_BINS
@@ -78,6 +79,8 @@ def fit_learned(
     lanes = [lanes_of(c, mixing) for c in coefs]
     total = torch.stack([x.square().sum(dim=(0, 1)) for x in lanes]).sum(dim=0)
     energy = total / sum(x.shape[0] * x.shape[1] for x in lanes)
+    if not any(np.ptp(x, axis=-1).max() > 0 for x in X):
+        fail("all channels are constant", fix="fit on recordings that hold EEG")
     # An energy of zero would make a zero certain, and every other code impossible.
     energy = energy.clamp_min(float(energy.mean()) * 1e-6)
     runs = _runs(lanes, np.random.default_rng(random_state))

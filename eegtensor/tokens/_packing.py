@@ -19,7 +19,13 @@ def pack_tokens(codec: Any, tokens: Tokens) -> bytes:
     """Return the bytes of tokens: a head in JSON, then the codes."""
     codec = _with_costs(codec)
     ids = np.asarray(tokens.ids)
+    if ids.shape[-1] != len(codec.alphabet):
+        fail(
+            f"tokens have {ids.shape[-1]} slots, the tokenizer {len(codec.alphabet)}",
+            fix="compress with the tokenizer that encoded",
+        )
     single = ids.ndim == 3
+    step = codec.step if tokens.step is None else tokens.step
     ids = ids[None] if single else ids
     head = {
         "shape": ids.shape[:3],
@@ -28,10 +34,10 @@ def pack_tokens(codec: Any, tokens: Tokens) -> bytes:
         "sfreq": tokens.sfreq,
         "ch_names": tokens.ch_names,
         "n_times": tokens.n_times,
-        "step": tokens.step,
+        "step": step,
     }
     text = json.dumps(head).encode()
-    return _MAGIC + struct.pack("<I", len(text)) + text + codec.pack(ids, tokens.step)
+    return _MAGIC + struct.pack("<I", len(text)) + text + codec.pack(ids, step)
 
 
 def unpack_tokens(codec: Any, data: bytes) -> Tokens:
@@ -41,7 +47,14 @@ def unpack_tokens(codec: Any, data: bytes) -> Tokens:
     if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
         fail("these bytes are no tokens", fix="give what compress() returned")
     end = start + struct.unpack("<I", data[len(_MAGIC) : start])[0]
-    head = json.loads(data[start:end])
+    try:
+        head = json.loads(data[start:end])
+    except ValueError as error:
+        fail(
+            "the head of these bytes is damaged",
+            fix="give the bytes that were written, whole",
+            cause=error,
+        )
     ids = codec.unpack(data[end:], tuple(head["shape"]), head["step"])
     bits = codec.bits_of(ids, head["step"])
     return Tokens(

@@ -64,7 +64,10 @@ def read_signals(
             x = x.get_data(picks=list(ch_names))
         else:
             x = x.X
-    X = np.asarray(x, dtype=np.float64)
+    X = np.asarray(x)
+    if X.dtype.kind not in "biuf":
+        fail(f"a recording holds {X.dtype}", fix="give an array of real numbers")
+    X = X.astype(np.float64, copy=False)
     if sfreq is None:
         fail("sfreq is not given", fix="give the sampling rate in hertz")
     if not SLOWEST <= sfreq <= FASTEST:

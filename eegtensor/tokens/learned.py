@@ -43,7 +43,7 @@ from eegtensor.tokens._steps import within_rate
 # Below a half: values just above a half step are not worth what a one costs.
 ROUNDING = 0.4
 # Codes up to one of these, the first that the training data fit into.
-LARGEST = (127, 255, 511, 1023)
+LARGEST = (127, 255, 511, 1023, 2047, 4095)
 # Codes whose contexts are held at one time.
 _PIECE = 400_000
 

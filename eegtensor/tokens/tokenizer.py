@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from eegtensor._check import check_option, fail, listing
-from eegtensor.tokens._files import is_path, open_files
+from eegtensor.tokens._files import check_alike, is_path, only_file, open_files
 from eegtensor.tokens._kinds import KINDS, Codec
 from eegtensor.tokens._packing import pack_tokens, unpack_tokens
 from eegtensor.tokens._saving import read_tokenizer, write_tokenizer
-from eegtensor.tokens._scaling import check_scale, scaled
+from eegtensor.tokens._scaling import check_rate, check_scale, scaled
 from eegtensor.tokens._signals import read_signals, scale_of
 from eegtensor.tokens._streaming import stream_tokens
 from eegtensor.tokens.tokens import Tokens
+from eegtensor.training.sampler import as_seed
 
 # What kinds take beside a rate and a seed, with the values that say nothing.
 _OPTIONS: dict[str, Any] = {
@@ -65,7 +66,7 @@ class EEGTokenizer(BaseEstimator):
         "neurorvq", "labram": codes of a codebook; None for those of the size.
     n_steps : int | None
         "neurorvq", "labram": steps of training; None for 1500.
-    random_state : int
+    random_state : int | None
 
     Attributes
     ----------
@@ -90,7 +91,7 @@ class EEGTokenizer(BaseEstimator):
         fixes: tuple[str, ...] | None = None,
         n_codes: int | None = None,
         n_steps: int | None = None,
-        random_state: int = 0,
+        random_state: int | None = 0,
     ) -> None:
         self.kind = kind
         self.bits_per_second = bits_per_second
@@ -144,8 +145,10 @@ class EEGTokenizer(BaseEstimator):
                 why="It has no such option",
                 fix="leave it out, or choose another kind",
             )
+        bits_per_second = check_rate(self.bits_per_second)
         many = recordings if isinstance(recordings, (list, tuple)) else [recordings]
-        if many and all(is_path(one) for one in many):
+        check_alike(many)
+        if many and is_path(many[0]):
             many = list(open_files(many))
         names = tuple(ch_names) if ch_names is not None else None
         read = [read_signals(x, sfreq, names) for x in many]
@@ -154,8 +157,8 @@ class EEGTokenizer(BaseEstimator):
         codec: Codec = kind.fit(
             read,
             [scaled(s, scale_of(s)) for s in read],
-            bits_per_second=float(self.bits_per_second),
-            random_state=self.random_state,
+            bits_per_second=bits_per_second,
+            random_state=as_seed(self.random_state),
             **{name: options[name] for name in kind.takes},
         )
         self.codec_ = codec
@@ -194,9 +197,9 @@ class EEGTokenizer(BaseEstimator):
         """
         codec = self._fitted()
         if is_path(x):
-            x = next(open_files([x]))
+            x = only_file(x)
         rate = self.sfreq_ if sfreq is None else sfreq
-        signals = read_signals(x, rate, tuple(ch_names) if ch_names else None)
+        signals = read_signals(x, rate, None if ch_names is None else tuple(ch_names))
         n_channels, n_times = signals.X.shape[1:]
         self._check_channels(signals.ch_names, n_channels)
         step = None if scale is None else getattr(codec, "step", None)
@@ -234,6 +237,11 @@ class EEGTokenizer(BaseEstimator):
         x : ndarray, shape ([n_trials,] n_channels, n_times)
         """
         codec = self._fitted()
+        if not isinstance(tokens, Tokens):
+            fail(
+                f"decode got {type(tokens).__name__}",
+                fix="give the Tokens of encode(); they have the scale and rate",
+            )
         if not 0 <= fill <= 1:
             fail(f"fill={fill!r}", fix="give a share from 0 to 1")
         ids = np.asarray(tokens.ids)
@@ -307,8 +315,9 @@ class EEGTokenizer(BaseEstimator):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer to one safetensors file."""
+        codec = self._fitted().state()
         own = {name: getattr(self, name) for name in _LEARNED}
-        state = {"codec": self._fitted().state(), **self.get_params(), **own}
+        state = {"codec": codec, **self.get_params(), **own}
         write_tokenizer(Path(path), state)
 
     @classmethod

@@ -102,6 +102,8 @@ def join(parts: Sequence[Tokens]) -> Tokens:
     parts : sequence of Tokens
         All but the last of whole seconds, of one scale, rate and channels.
     """
+    if isinstance(parts, Tokens):
+        return parts
     if not parts:
         fail("there are no tokens", fix="give at least one part")
     first = parts[0]
@@ -112,6 +114,7 @@ def join(parts: Sequence[Tokens]) -> Tokens:
             and (part.sfreq, part.ch_names, part.step)
             == (first.sfreq, first.ch_names, first.step)
             and np.array_equal(part.alphabet, first.alphabet)
+            and np.shape(part.ids)[:-2] == np.shape(first.ids)[:-2]
         )
         whole = part.n_times % length == 0 or k == len(parts) - 1
         if not (same and whole):

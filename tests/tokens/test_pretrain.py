@@ -16,7 +16,7 @@ from tokens._streams import NAMES, streams
 from eegtensor._check import EEGTensorError
 from eegtensor.tokens import EEGTokenizer, Tokens
 from eegtensor.tokens.masking import MaskTokens
-from eegtensor.tokens.pretrain import MaskedTokenModel
+from eegtensor.tokens.pretrain import MaskedTokenModel, _held_out
 from eegtensor.training.files import read_state, write_state
 
 SMALL: dict[str, Any] = {
@@ -58,6 +58,23 @@ def test_without_structure_nothing_is_told(fitted: MaskedTokenModel) -> None:
     noise = streams(9, noisy=tuple(range(6)))
     scores = fitted.evaluate(noise)
     assert scores.accuracy < 0.3
+
+
+def test_validation_windows_are_for_validation_alone() -> None:
+    # Trials are windows: those held out become others.
+    tokens, others = streams(0), streams(1, noisy=tuple(range(6)))
+    held = _held_out(40, 0.1, 0).numpy()
+    changed = np.where(held[:, None, None, None], others.ids, tokens.ids)
+    one, two = (
+        MaskedTokenModel(**{**SMALL, "epochs": 1}).fit(replace(tokens, ids=ids))
+        for ids in (tokens.ids, changed)
+    )
+    assert np.array_equal(weights(one), weights(two))
+    assert torch.equal(one.shares_, two.shares_)
+    assert one.scores_ is not None
+    assert two.scores_ is not None
+    assert one.scores_.cross_entropy < two.scores_.cross_entropy
+    assert one.scores_.n_codes < 0.2 * (tokens.ids >= 0).sum()
 
 
 @pytest.mark.slow
@@ -219,6 +236,27 @@ def test_what_is_drawn_fits_what_is_kept(fitted: MaskedTokenModel) -> None:
     assert np.array_equal(drawn.ids, fitted.sample(tokens, mask, random_state=1).ids)
     other = fitted.sample(tokens, mask, random_state=2)
     assert not np.array_equal(drawn.ids, other.ids)
+
+
+def test_what_was_masked_is_not_looked_at(fitted: MaskedTokenModel) -> None:
+    tokens, others = streams(9, 6), streams(10, 6)
+    mask = np.random.default_rng(0).random(tokens.ids.shape[:-1]) < 0.7
+    changed = np.where(mask[..., None], others.ids, tokens.ids)
+    one, two = (
+        fitted.sample(replace(tokens, ids=ids), mask) for ids in (tokens.ids, changed)
+    )
+    assert np.array_equal(one.ids, two.ids)
+
+
+def test_the_next_frame_follows_those_just_before(fitted: MaskedTokenModel) -> None:
+    tokens, seen = streams(9, 3, n_frames=9), []
+    hook = fitted.network_.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0]["ids"].clone())
+    )
+    fitted.sample(tokens, n_future=1)
+    hook.remove()
+    assert np.array_equal(seen[0][:, :, :-1].numpy(), tokens.ids[:, :, -3:])
+    assert (seen[0][:, :, -1] == -1).all()
 
 
 def test_tokens_drawn_together_agree(fitted: MaskedTokenModel) -> None:
