@@ -97,7 +97,7 @@ def search_structure(
     penalty: float = 200.0,
     permute: bool = True,
     n_starts: int = 6,
-    agree: int = 2,
+    agree: int = 3,
     max_fits: int = 300,
     initial_trips: int = 2,
     n_jobs: int = 1,
