@@ -113,7 +113,7 @@ def frame_features(frame: Tensor) -> list[Tensor]:
     return found
 
 
-def contexts(codes: Tensor, relative: Tensor) -> Tensor:
+def contexts(codes: Tensor, relative: Tensor, memory: Memory | None = None) -> Tensor:
     """Return the context of every code.
 
     Parameters
@@ -121,6 +121,8 @@ def contexts(codes: Tensor, relative: Tensor) -> Tensor:
     codes : Tensor of int64, shape (n_trials, n_frames, n_units, n_bins)
     relative : Tensor, shape (n_units, n_bins)
         See `energies`.
+    memory : Memory | None
+        Of the frames before these, which are added to it; None where none are.
 
     Returns
     -------
@@ -128,7 +130,8 @@ def contexts(codes: Tensor, relative: Tensor) -> Tensor:
         Logarithms of relative energies, the training data's last.
     """
     energy = energies(codes, relative)
-    memory = Memory(energy[:, 0].shape, energy.device)
+    if memory is None:
+        memory = Memory(energy[:, 0].shape, energy.device)
     rows = []
     for frame in energy.unbind(dim=1):
         rows.append(memory.features())

@@ -127,10 +127,3 @@ def ranking_loss(scores: Tensor, truth: Tensor) -> Tensor:
     apart = scores[:, :, None] - scores[:, None]
     loss = torch.where(larger, F.softplus(-apart), 0.0).sum(dim=(1, 2))
     return loss / larger.sum(dim=(1, 2)).clamp_min(1)
-
-
-def ranking_accuracy(scores: Tensor, truth: Tensor) -> float:
-    """Return the share of pairs in the right order; half of them is chance."""
-    larger = truth[:, :, None] > truth[:, None]
-    right = larger & (scores[:, :, None] > scores[:, None])
-    return float(right.sum() / larger.sum().clamp_min(1))

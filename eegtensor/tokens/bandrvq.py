@@ -225,6 +225,3 @@ def _left_out(codes: Tensor, energies: Tensor, codec: BandCodec) -> Tensor:
     band = torch.arange(len(codec.books), device=codes.device)
     left = energies * codec.remaining[band, count]
     return left.repeat_interleave(torch.tensor(widths(), device=codes.device), dim=-1)
-
-
-_noise = token_noise

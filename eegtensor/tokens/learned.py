@@ -29,6 +29,7 @@ from eegtensor.tokens._bands import N_BINS
 from eegtensor.tokens._coded import Coded
 from eegtensor.tokens._context import (
     Memory,
+    contexts,
     energies,
     frame_features,
     n_features,
@@ -166,20 +167,11 @@ class LearnedCodec:
     def costs(self, codes: Tensor, step: float) -> Costs:
         """Return table rows and bits of codes (n_lanes, n_frames, n_units, n_bins)."""
         relative = self.energy / step**2
-        energy = energies(codes, relative)
-        prior = prior_feature(relative)
-        memory = Memory(energy[:, 0].shape, energy.device)
-        n_frames = max(1, _PIECE // energy[:, 0].numel())
+        memory = Memory(codes[:, 0].shape, codes.device)
+        n_frames = max(1, _PIECE // codes[:, 0].numel())
         rows = []
-        for piece in energy.split(n_frames, dim=1):
-            past = []
-            for frame in piece.unbind(dim=1):
-                past.append(torch.stack(memory.features(), dim=-1))
-                memory.add(frame)
-            now = torch.stack(
-                [*frame_features(piece), prior.expand(piece.shape)], dim=-1
-            )
-            features = torch.cat([torch.stack(past, dim=1), now], dim=-1)
+        for piece in codes.split(n_frames, dim=1):
+            features = contexts(piece, relative, memory)
             rows.append(scale_index(self.network(features)))
         found = torch.cat(rows, dim=1)
         bits = self.tables.bits[found, codes + self.largest].sum(dim=-1)

@@ -11,7 +11,7 @@ from eegtensor._check import EEGTensorError
 from eegtensor._headmodel import channel_names, directions
 from eegtensor.models.maskedtokens import MaskedTokenNetwork
 from eegtensor.nn.positions import electrode_features
-from eegtensor.tokens._objective import ranking_accuracy, ranking_loss
+from eegtensor.tokens._objective import ranking_loss
 from eegtensor.tokens.masking import MaskTokens, Teacher, draw_mask
 from eegtensor.training import (
     Batch,
@@ -24,6 +24,13 @@ from eegtensor.training import (
 from eegtensor.training.network import Network
 
 N_UNITS, N_FRAMES = 16, 6
+
+
+def ranking_accuracy(scores: Tensor, truth: Tensor) -> float:
+    """Return the share of pairs in the right order; half of them is chance."""
+    larger = truth[:, :, None] > truth[:, None]
+    right = larger & (scores[:, :, None] > scores[:, None])
+    return float(right.sum() / larger.sum().clamp_min(1))
 
 
 def inputs(batch: int = 50) -> dict[str, Tensor]:
