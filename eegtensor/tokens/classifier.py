@@ -29,7 +29,7 @@ from eegtensor.tokens.pretrain import MaskedTokenModel
 from eegtensor.tokens.tokenizer import EEGTokenizer
 from eegtensor.tokens.tokens import Tokens
 from eegtensor.training import Batch, History, as_device, forward_all
-from eegtensor.training.sampler import as_seed
+from eegtensor.training.seeds import as_seed
 from eegtensor.transfer._perdomain import (
     TARGET,
 )

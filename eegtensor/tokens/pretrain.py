@@ -32,7 +32,7 @@ from eegtensor.training import (
     make_optimizer,
     train,
 )
-from eegtensor.training.sampler import as_seed
+from eegtensor.training.seeds import as_seed
 
 
 class MaskedTokenModel(TokenModel):

@@ -20,7 +20,7 @@ from eegtensor.tokens._scaling import check_rate, check_scale, scaled
 from eegtensor.tokens._signals import read_signals, scale_of
 from eegtensor.tokens._streaming import stream_tokens
 from eegtensor.tokens.tokens import Tokens
-from eegtensor.training.sampler import as_seed
+from eegtensor.training.seeds import as_seed
 
 # What kinds take beside a rate and a seed, with the values that say nothing.
 _OPTIONS: dict[str, Any] = {

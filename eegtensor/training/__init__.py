@@ -5,7 +5,7 @@ transforms, averagers and samplers plug into it, as `METHODS` lists them.
 """
 
 from eegtensor.training.adapters import register_adapter
-from eegtensor.training.batch import Batch
+from eegtensor.training.batch import UNLABELLED, Batch
 from eegtensor.training.callbacks import (
     BestWeights,
     CSVLog,
@@ -19,9 +19,10 @@ from eegtensor.training.evaluation import balanced_accuracy, evaluate
 from eegtensor.training.history import History
 from eegtensor.training.loop import train
 from eegtensor.training.methods import METHODS, Method
-from eegtensor.training.network import Network, forward_all
+from eegtensor.training.named import make_plugs
+from eegtensor.training.network import Network, features_of, find_head, forward_all
 from eegtensor.training.objectives import CrossEntropy, WeightedSum
-from eegtensor.training.optim import check_optimizer, make_optimizer
+from eegtensor.training.optimizers import check_optimizer, make_optimizer
 from eegtensor.training.protocols import (
     Averager,
     Callback,
@@ -29,11 +30,15 @@ from eegtensor.training.protocols import (
     GradTransform,
     Objective,
     Perturbation,
+    Recipe,
     Sampler,
+    Step,
     StepContext,
     TrainState,
 )
-from eegtensor.training.sampler import DomainBalancedSampler, ShuffleSampler
+from eegtensor.training.refit import refit_statistics
+from eegtensor.training.registry import Setup, build
+from eegtensor.training.samplers import DomainBalancedSampler, ShuffleSampler
 from eegtensor.training.schedules import Momenta, momentum_schedule
 from eegtensor.training.space import ParamSpace
 from eegtensor.training.statistics import (
@@ -44,6 +49,7 @@ from eegtensor.training.statistics import (
 
 __all__ = [
     "METHODS",
+    "UNLABELLED",
     "Averager",
     "Batch",
     "BestWeights",
@@ -64,22 +70,30 @@ __all__ = [
     "ParamSpace",
     "Perturbation",
     "Progress",
+    "Recipe",
     "Sampler",
+    "Setup",
     "ShuffleSampler",
     "StatisticsGuard",
+    "Step",
     "StepContext",
     "TrainState",
     "WeightedSum",
     "as_device",
     "balanced_accuracy",
+    "build",
     "check_optimizer",
     "copy_statistics",
     "device_of",
     "evaluate",
     "evaluating",
+    "features_of",
+    "find_head",
     "forward_all",
     "make_optimizer",
+    "make_plugs",
     "momentum_schedule",
+    "refit_statistics",
     "register_adapter",
     "train",
 ]

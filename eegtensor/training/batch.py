@@ -13,6 +13,8 @@ from eegtensor._check import fail
 
 # A tensor, or a tuple or mapping of tensors with one row a trial each.
 Inputs = Any
+# Class code of a trial whose class is not known.
+UNLABELLED = -1
 
 
 # Not compared: equality of tensors has no truth value.
@@ -29,7 +31,7 @@ class Batch:
         One row a trial; a tuple or a mapping where the network takes more than
         one array, such as lagged covariances and edges.
     y : Tensor, shape (n_trials, ...) | None
-        Class codes (int64) or targets (float).
+        Class codes (int64), -1 where the class is not known, or targets (float).
     domain : Tensor of int64, shape (n_trials,) | None
         Codes of the network's own name table; -1 is unseen.
     index : Tensor of int64, shape (n_trials,) | None
@@ -85,6 +87,13 @@ class Batch:
             picked["index"] = index
         return Batch(**picked)
 
+    def parts(self, count: int) -> list[Batch]:
+        """Return the trials in order, cut into `count` batches (fewer if too few)."""
+        if count == 1:
+            return [self]
+        order = torch.arange(len(self), device=self.device)
+        return [self.pick(part) for part in order.tensor_split(min(count, len(self)))]
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the trials on another device, without waiting for the copy."""
         device = torch.device(device)
@@ -104,6 +113,19 @@ class Batch:
                 for field in fields(self)
             }
         )
+
+
+def labels_of(batch: Batch, who: str) -> Tensor:
+    """Return the class codes of a batch.
+
+    Raises
+    ------
+    EEGTensorError
+        If it has none, in the name of `who` needs them.
+    """
+    if batch.y is None:
+        fail(f"{who} got trials without labels", fix="give y to the Batch")
+    return batch.y
 
 
 def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:

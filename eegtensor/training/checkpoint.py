@@ -11,7 +11,7 @@ import torch
 from eegtensor._check import fail, listing
 from eegtensor.training.files import read_state, write_state
 from eegtensor.training.history import History
-from eegtensor.training.optim import load_optimizer
+from eegtensor.training.optimizers import load_optimizer
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import TrainState

@@ -11,7 +11,7 @@ from eegtensor._check import fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.device import device_of
 from eegtensor.training.network import Network, chunks
-from eegtensor.training.objectives import WeightedSum
+from eegtensor.training.objectives.weightedsum import WeightedSum
 from eegtensor.training.protocols import Objective, StepContext
 from eegtensor.training.statistics import evaluating
 
@@ -34,16 +34,19 @@ def evaluate(
     data : Batch
         On any device; batches of it go to the model's.
     objective : Objective | sequence of Objective or (weight, Objective)
+        Those with `training_only` are left out.
     metrics : mapping of str to callable | None
         Functions of all outputs and the whole batch, such as `balanced_accuracy`.
     batch_size : int
         Trials at a time; all at once if an objective or metric is of a whole batch.
     """
     loss = objective if isinstance(objective, WeightedSum) else WeightedSum(objective)
+    loss = loss.evaluated()
     if loss.scalar_terms or metrics:
         # Of a part they would be another number, not a part of theirs.
         batch_size = len(data)
-    network, device = Network(model), device_of(model)
+    network = Network(model, keeps_features=loss.needs_features)
+    device = device_of(model)
     total = torch.zeros((), dtype=torch.float64, device=device)
     scores: dict[str, float] = {}
     with torch.no_grad(), evaluating(model, *loss.modules):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eegtensor._check import RandomState, fail
 from eegtensor.training.batch import Batch
@@ -18,27 +17,22 @@ from eegtensor.training.device import as_device, device_of
 from eegtensor.training.evaluation import evaluate
 from eegtensor.training.history import History
 from eegtensor.training.network import Network
-from eegtensor.training.objectives import WeightedSum
-from eegtensor.training.optim import check_optimizer
-from eegtensor.training.plugs import (
-    Plugs,
-    apply_delta,
-    epoch_batches,
-    mix_gradients,
-    transform_gradients,
-)
+from eegtensor.training.objectives.weightedsum import WeightedSum
+from eegtensor.training.optimizers.make import check_optimizer
+from eegtensor.training.plugs import EpochOf, Plugs, check_needs
 from eegtensor.training.protocols import (
     Averager,
     Callback,
     GradTransform,
     Objective,
     Perturbation,
+    Recipe,
     Sampler,
-    StepContext,
     TrainState,
 )
-from eegtensor.training.sampler import as_seed
-from eegtensor.training.statistics import Mode, StatisticsGuard, copy_statistics
+from eegtensor.training.refit import refit_statistics
+from eegtensor.training.seeds import as_seed
+from eegtensor.training.step import take_step
 
 Validation = Batch | Callable[[nn.Module], Mapping[str, float]]
 
@@ -49,13 +43,16 @@ def train(
     *,
     objective: Objective | Sequence[Objective | tuple[float, Objective]],
     optimizer: torch.optim.Optimizer,
-    sampler: Sampler,
+    sampler: Sampler | None = None,
     epochs: int,
     validation: Validation | None = None,
     callbacks: Sequence[Callback] = (),
     perturbation: Perturbation | Sequence[Perturbation] = (),
     grad_transform: GradTransform | None = None,
     averager: Averager | None = None,
+    recipe: Recipe | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
     checkpoint: Checkpoint | None = None,
     random_state: RandomState | torch.Generator = 0,
     device: str | torch.device | None = None,
@@ -72,7 +69,8 @@ def train(
     objective : Objective | sequence of Objective or (weight, Objective)
     optimizer : torch.optim.Optimizer
         Of `make_optimizer`, for one.
-    sampler : Sampler
+    sampler : Sampler | None
+        What batches are, unless a recipe says it.
     epochs : int
         Of the whole run, with those that a checkpoint has behind it.
     validation : Batch | callable | None
@@ -82,6 +80,15 @@ def train(
     perturbation : Perturbation | sequence of Perturbation
         At most one of weights.
     grad_transform, averager : GradTransform, Averager | None
+        With an averager the network ends with its average of weights, and
+        statistics fitted to these.
+    recipe : Recipe | None
+        What the steps of an epoch are; one for each batch of the sampler by default.
+    accumulate : int
+        Parts of each batch that pass one after the other; their gradients add up.
+    precision : "float32" | "bfloat16"
+        Of the network's matrix products and convolutions. (float16 would need
+        losses scaled, with a different scale for every kind of second pass.)
     checkpoint : Checkpoint | None
         Where to save the run after epochs, and to go on from.
     random_state : int | numpy.random.Generator | torch.Generator | None
@@ -106,22 +113,37 @@ def train(
         module.to(place)
     check_optimizer(optimizer, model)
     plugs = Plugs.sort(perturbation, grad_transform, averager)
+    keeps_features = check_needs(loss, [*plugs.all(), sampler])
+    if recipe is None:
+        if sampler is None:
+            fail("There is no sampler", fix="give one, or a recipe")
+        recipe = EpochOf(sampler, loss)
+    if accumulate < 1 or (accumulate > 1 and loss.scalar_terms):
+        fail(
+            f"accumulate={accumulate}",
+            why="One loss for a whole batch is no sum over its parts",
+            fix="set accumulate=1, or choose objectives with per_trial=True",
+        )
     state = TrainState(
         model, optimizer, epochs, len(data), as_seed(random_state), place
     )
+    terms = [term for _, term in loss.terms]
     state.parts = plugs.parts(
         model=model,
         optimizer=optimizer,
         sampler=sampler,
-        objective=[term for _, term in loss.terms],
+        recipe=recipe,
+        objective=terms,
         callback=list(callbacks),
     )
-    network, generator = Network(model), torch.Generator(place)
+    network = Network(model, precision=precision, keeps_features=keeps_features)
+    generator = torch.Generator(place)
+    state.network, state.generator = network, generator
 
     def call(hook: str) -> None:
-        for callback in callbacks:
-            if hasattr(callback, hook):
-                getattr(callback, hook)(state)
+        for plug in (*plugs.all(), sampler, recipe, *terms, *callbacks):
+            if hasattr(plug, hook):
+                getattr(plug, hook)(state)
 
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         if checkpoint is not None:
@@ -136,17 +158,19 @@ def train(
             generator.manual_seed(int(drawn[1]))
             call("on_epoch_start")
             model.train()
-            trials, batches = epoch_batches(data, sampler, state.epoch, loss)
-            total = torch.zeros((), dtype=torch.float64, device=place)
-            for index in batches:
-                state.step += 1
-                batch = trials.pick(index).to(place)
-                state.context = StepContext(
-                    network, loss, batch, state.epoch, state.step, generator
+            total, n_seen = torch.zeros((), dtype=torch.float64, device=place), 0
+            for step in recipe.steps(state, data):
+                batch = step.batch.to(place)
+                total += len(batch) * take_step(
+                    state.begin(step.objective or loss, batch),
+                    optimizer,
+                    step.plugs or plugs,
+                    accumulate=accumulate,
+                    sign=step.sign,
                 )
-                total += _step(state.context, optimizer, plugs) * len(batch)
+                n_seen += len(batch)
                 call("on_step_end")
-            train_loss = total.item() / sum(map(len, batches))
+            train_loss = total.item() / max(n_seen, 1)
             if not math.isfinite(train_loss):
                 fail(
                     f"The training loss of epoch {state.epoch} is {train_loss}",
@@ -162,38 +186,9 @@ def train(
             call("on_epoch_end")
             if checkpoint is not None:
                 checkpoint.save(state)
+        if averager is not None:
+            network.space.assign(averager.merge(averager.states, network.space, data))
+            refit_statistics(model, data)
         call("on_train_end")
     model.eval()
     return state.history
-
-
-def _step(
-    context: StepContext, optimizer: torch.optim.Optimizer, plugs: Plugs
-) -> Tensor:
-    """Make one step and return its loss, detached."""
-    model = context.model
-    with ExitStack() as reverts:
-        for perturbation in plugs.first:
-            mode: Mode = "transient" if perturbation.extra_gradients else "commit"
-            with StatisticsGuard(model, mode):
-                delta = perturbation.sample(context)
-            apply_delta(delta, context, reverts)
-        # Before the first pass: the second starts from the statistics it started from.
-        start = copy_statistics(model) if plugs.second is not None else None
-        optimizer.zero_grad()
-        loss = context.loss(context.batch)
-        loss.backward()
-        if plugs.second is not None:
-            delta = plugs.second.sample(context)
-            gradients = [(p, p.grad) for p in model.parameters()]
-            apply_delta(delta, context, reverts)
-            optimizer.zero_grad()
-            with StatisticsGuard(model, "transient", start=start):
-                context.loss(context.batch).backward()
-            mix_gradients(gradients, getattr(plugs.second, "mix", 1.0))
-    if plugs.grad_transform is not None:
-        transform_gradients(plugs.grad_transform, context)
-    optimizer.step()
-    if plugs.averager is not None:
-        plugs.averager.observe(model, context.step)
-    return loss.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_option, fail
 from eegtensor.training.batch import Batch
-from eegtensor.training.objectives import WeightedSum
+from eegtensor.training.objectives.weightedsum import WeightedSum
 from eegtensor.training.protocols import (
     Averager,
     Delta,
     GradTransform,
     Perturbation,
     Sampler,
+    Step,
     StepContext,
+    TrainState,
 )
 
 
@@ -77,6 +79,16 @@ class Plugs:
         first.sort(key=lambda p: p.where == "weight")
         return cls(first, second, grad_transform, averager)
 
+    def all(self) -> list[Any]:
+        """Return every plug that there is."""
+        found = [*self.first, self.second, self.grad_transform, self.averager]
+        return [plug for plug in found if plug is not None]
+
+    @property
+    def clean_statistics(self) -> bool:
+        """Whether perturbed trials must not move running statistics."""
+        return any(getattr(p, "clean_statistics", False) for p in self.first)
+
     def parts(self, **others: Any) -> dict[str, Any]:
         """Return everything with a state by a name, lists of things by numbers."""
         others |= {
@@ -129,35 +141,66 @@ def transform_gradients(transform: GradTransform, context: StepContext) -> None:
         named[name].grad = gradient
 
 
-def epoch_batches(
-    data: Batch, sampler: Sampler, epoch: int, objective: WeightedSum
-) -> tuple[Batch, Sequence[Tensor]]:
-    """Return the trials of an epoch with their weights, and each batch's indices.
+def check_needs(objective: WeightedSum, plugs: Iterable[Any]) -> bool:
+    """Return whether features must be kept for these plugs.
 
     Raises
     ------
     EEGTensorError
-        If the sampler has no batch, or weights meet an objective without losses
-        of trials.
+        If a plug needs losses of trials that the objectives do not give.
     """
-    batches = sampler.indices(epoch)
-    if not len(batches):
-        fail(
-            f"{type(sampler).__name__} has no batch in epoch {epoch}",
-            fix="give it more trials or smaller batches",
-        )
-    weights = sampler.weights(epoch)
-    if weights is not None:
-        weights = weights.to(data.device)
-        weights = weights if data.weight is None else weights * data.weight
-        data = replace(data, weight=weights)
-    if data.weight is not None and objective.scalar_terms:
-        fail(
-            "Trials have weights, but one loss for a whole batch comes from "
-            + ", ".join(objective.scalar_terms),
-            why="There are no losses of trials that weights could multiply",
-            fix="leave the weights out, or choose objectives with per_trial=True",
-        )
-    # All at once: a copy to a GPU in every step would make it wait.
-    order = torch.cat(list(batches)).to(data.device)
-    return data, order.split([len(batch) for batch in batches])
+    plugs = [term for _, term in objective.terms] + list(plugs)
+    for plug in plugs:
+        if "losses of trials" in getattr(plug, "needs", ()) and objective.scalar_terms:
+            fail(
+                f"{type(plug).__name__} needs a loss of each trial, but one loss for "
+                f"a whole batch comes from {', '.join(objective.scalar_terms)}",
+                fix="choose objectives with per_trial=True",
+            )
+    return any("features" in getattr(plug, "needs", ()) for plug in plugs)
+
+
+class EpochOf:
+    """The plain recipe: one step for each batch of a sampler.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    objective : WeightedSum
+    """
+
+    def __init__(self, sampler: Sampler, objective: WeightedSum) -> None:
+        self.sampler = sampler
+        self.objective = objective
+
+    def steps(self, state: TrainState, data: Batch) -> Iterator[Step]:
+        """Yield the steps of the epoch `state.epoch`.
+
+        Raises
+        ------
+        EEGTensorError
+            If the sampler has no batch, or weights meet an objective without
+            losses of trials.
+        """
+        batches = self.sampler.indices(state.epoch)
+        if not len(batches):
+            fail(
+                f"{type(self.sampler).__name__} has no batch in epoch {state.epoch}",
+                fix="give it more trials or smaller batches",
+            )
+        weights = self.sampler.weights(state.epoch)
+        if weights is not None:
+            weights = weights.to(data.device)
+            weights = weights if data.weight is None else weights * data.weight
+            data = replace(data, weight=weights)
+        if data.weight is not None and self.objective.scalar_terms:
+            fail(
+                "Trials have weights, but one loss for a whole batch comes from "
+                + ", ".join(self.objective.scalar_terms),
+                why="There are no losses of trials that weights could multiply",
+                fix="leave the weights out, or choose objectives with per_trial=True",
+            )
+        # All at once: a copy to a GPU in every step would make it wait.
+        order = torch.cat(list(batches)).to(data.device)
+        for index in order.split([len(batch) for batch in batches]):
+            yield Step(data.pick(index))

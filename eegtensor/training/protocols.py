@@ -1,18 +1,25 @@
 """What plugs into the training loop: five protocols, callbacks, and what they see.
 
-Nothing inherits from these: a plug is any object that has the parts. A plug with
-`state_dict()` and `load_state_dict(state)` is saved in checkpoints.
+Nothing inherits from these: a plug is any object that has the parts. Any plug may
+also have
+
+- ``state_dict()`` and ``load_state_dict(state)``: it is saved in checkpoints,
+- the hooks of a `Callback`: the loop calls them,
+- ``needs``, a tuple of what it needs: ``"features"`` makes the loop keep what
+  enters the head (`StepContext.features`), with ``"losses of trials"`` scalar
+  objectives are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from eegtensor._check import fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.history import History
 from eegtensor.training.network import Network
@@ -46,6 +53,10 @@ class Perturbation(Protocol):
     mix : float
         Weights only: weight of the second pass's gradient, 1 - mix of the
         first's. 1 where a perturbation has no such attribute.
+    clean_statistics : bool
+        Inputs and latent layers only: whether running statistics move with the
+        clean trials, by one forward pass more, and not with the perturbed ones.
+        Adversarial copies are no data; False where there is no such attribute.
     """
 
     where: Literal["input", "latent", "weight"]
@@ -62,6 +73,9 @@ class Objective(Protocol):
     ----------
     per_trial : bool
         Whether it returns one loss a trial, shape (n_trials,), or a scalar.
+    training_only : bool
+        Whether it is left out where trials are only evaluated: it may need
+        gradients, or says nothing about them. False where there is none.
     """
 
     per_trial: bool
@@ -83,7 +97,18 @@ class GradTransform(Protocol):
 
 
 class Averager(Protocol):
-    """An average of weights over steps, folds or sites."""
+    """An average of weights over steps, folds or sites.
+
+    At the end of a run the network gets ``merge(states, space, data)``, and its
+    statistics are fitted anew.
+
+    Attributes
+    ----------
+    states : sequence of mapping
+        What was kept of the weights observed.
+    """
+
+    states: Sequence[State]
 
     def observe(self, model: nn.Module, step: int) -> None:
         """See the weights after a step of the optimizer."""
@@ -104,6 +129,34 @@ class Sampler(Protocol):
         """Return a factor of every trial's loss, shape (n_trials,), or None."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe.
+
+    Attributes
+    ----------
+    batch : Batch
+    objective : callable | None
+        In place of the run's, such as a `WeightedSum`.
+    plugs : Plugs | None
+        In place of the run's.
+    sign : float
+        Factor of the gradients: -1 ascends.
+    """
+
+    batch: Batch
+    objective: Any = None
+    plugs: Any = None
+    sign: float = 1.0
+
+
+class Recipe(Protocol):
+    """What the steps of an epoch are, where they are not a sampler's batches."""
+
+    def steps(self, state: TrainState, data: Batch) -> Iterable[Step]:
+        """Yield the steps of the epoch `state.epoch`."""
+
+
 class Callback(Protocol):
     """Any of `on_train_start`, `on_epoch_start`, `on_step_end`, `on_epoch_end`,
     `on_train_end`, each with the `TrainState`; the loop calls those that exist.
@@ -121,12 +174,17 @@ class StepContext:
     objective : callable
         All objectives as one: ``objective(batch, outputs, context) -> scalar``.
     batch : Batch
+        Perturbed, where inputs are.
+    clean : Batch | None
+        The same trials as they came.
     epoch, step : int
         From 1; steps are counted over the whole run.
     generator : torch.Generator
         On the network's device, seeded by the run's seed and the epoch.
     trial_losses : Tensor, shape (n_trials,) | None
         Detached losses of the last pass, where an objective gives them.
+    n_epochs : int
+        Of the whole run.
     """
 
     network: Network
@@ -136,6 +194,24 @@ class StepContext:
     step: int = 0
     generator: torch.Generator | None = None
     trial_losses: Tensor | None = None
+    clean: Batch | None = None
+    n_epochs: int = 1
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's epochs that are behind, in [0, 1)."""
+        return max(self.epoch - 1, 0) / self.n_epochs
+
+    @property
+    def features(self) -> Tensor:
+        """What entered the network's head in the last pass, with its graph."""
+        if self.network.features is None:
+            fail(
+                "The network's features were not kept",
+                why="No plug of this run has 'features' among its `needs`",
+                fix="set needs = ('features',) on the class that asks for them",
+            )
+        return self.network.features
 
     @property
     def model(self) -> nn.Module:
@@ -173,6 +249,8 @@ class TrainState:
         Of the last step.
     parts : dict
         By name, everything with a state: model, optimizer, plugs, callbacks.
+    network : Network
+    generator : torch.Generator
     """
 
     model: nn.Module
@@ -187,3 +265,20 @@ class TrainState:
     history: History = field(default_factory=History)
     context: StepContext | None = None
     parts: dict[str, Any] = field(default_factory=dict)
+    network: Network | None = None
+    generator: torch.Generator | None = None
+
+    def begin(self, objective: Any, batch: Batch) -> StepContext:
+        """Return what the plugs of a new step look at."""
+        assert self.network is not None
+        self.step += 1
+        self.context = StepContext(
+            self.network,
+            objective,
+            batch,
+            self.epoch,
+            self.step,
+            self.generator,
+            n_epochs=self.n_epochs,
+        )
+        return self.context

@@ -27,19 +27,17 @@ from eegtensor.training import (
     Batch,
     BestWeights,
     Callback,
-    CrossEntropy,
-    DomainBalancedSampler,
     EarlyStopping,
     MomentumSchedule,
     Progress,
-    Sampler,
+    Setup,
     as_device,
     device_of,
     forward_all,
-    make_optimizer,
+    make_plugs,
     train,
 )
-from eegtensor.training.sampler import as_seed
+from eegtensor.training.seeds import as_seed
 from eegtensor.transfer._perdomain import (
     TARGET,
     _names_or_last,
@@ -91,6 +89,12 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
     validation: str | None
     validation_fraction: float
     patience: int | None
+    objective: str | tuple[str, ...]
+    perturbation: str | tuple[str, ...] | None
+    grad_transform: str | None
+    averager: str | None
+    sampler: str
+    optimizer: str
     adaptation: str
     prior: str
     prior_trials: float
@@ -204,11 +208,13 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             validation = part["valid"]
             if self.validation == "domains":
                 validation = refitted_loss(part["valid"])
-            callbacks.append(
-                BestWeights()
-                if self.patience is None
-                else EarlyStopping(patience=self.patience)
-            )
+            # With an averager the network ends with the average, not the best epoch.
+            if self.averager is None:
+                callbacks.append(
+                    BestWeights()
+                    if self.patience is None
+                    else EarlyStopping(patience=self.patience)
+                )
         elif self.patience is not None:
             fail(
                 f"patience={self.patience} has nothing to watch without validation",
@@ -216,28 +222,40 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             )
         if self.verbose:
             callbacks.append(Progress(type(self).__name__))
+        plugs = self._plugs(part["train"], part["valid"] if kept.any() else None, seed)
         self.history_ = train(
             self.network_,
             part["train"],
-            objective=CrossEntropy(),
-            optimizer=make_optimizer(
-                self.network_, lr=self.lr, weight_decay=self.weight_decay
-            ),
-            sampler=self._sampler(part["train"], seed),
+            **plugs,
             epochs=self.epochs,
             validation=validation,
             callbacks=callbacks,
             random_state=seed,
         )
 
-    def _sampler(self, data: Batch, seed: int) -> Sampler:
-        """Return batches of a few domains each, with their proportions of classes."""
-        return DomainBalancedSampler(
-            data.domain,
-            data.y,
+    def _plugs(self, data: Batch, valid: Batch | None, seed: int) -> dict[str, Any]:
+        """Return the parts of the training loop that parameters name."""
+        setup = Setup(
+            self.network_,
+            data,
+            n_classes=len(self.classes_),
+            epochs=self.epochs,
             batch_size=self.batch_size,
+            seed=seed,
             domains_per_batch=self.domains_per_batch,
-            random_state=seed,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            validation=valid,
+        )
+        return make_plugs(
+            setup,
+            objective=self.objective,
+            perturbation=self.perturbation,
+            grad_transform=self.grad_transform,
+            averager=self.averager,
+            sampler=self.sampler,
+            optimizer=self.optimizer,
+            raw_trials=getattr(self.network_.front, "path", "lag") == "conv",
         )
 
     @available_if(_can_adapt)

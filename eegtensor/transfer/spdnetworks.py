@@ -49,7 +49,8 @@ class SPDNetworkClassifier(NetworkClassifier):
     estimator : str
         Of the covariances (spdnet, tensor-cspnet).
     norm, head, metric, epochs, batch_size, domains_per_batch, lr, weight_decay,
-    validation, validation_fraction, patience, adaptation, prior, prior_trials,
+    validation, validation_fraction, patience, objective, perturbation,
+    grad_transform, averager, sampler, optimizer, adaptation, prior, prior_trials,
     unseen, sfreq, device, spd_dtype, random_state, verbose
         As in `TSMNetClassifier`; its attributes and methods are there, too.
         Adaptation to label shift needs a network with one norm: spdnet.
@@ -75,6 +76,12 @@ class SPDNetworkClassifier(NetworkClassifier):
         validation: str | None = "trials",
         validation_fraction: float = 0.2,
         patience: int | None = None,
+        objective: str | tuple[str, ...] = "cross-entropy",
+        perturbation: str | tuple[str, ...] | None = None,
+        grad_transform: str | None = None,
+        averager: str | None = None,
+        sampler: str = "domain-balanced",
+        optimizer: str = "riemannian-adam",
         adaptation: str = "refit",
         prior: str = "source",
         prior_trials: float = 5.0,
@@ -103,6 +110,12 @@ class SPDNetworkClassifier(NetworkClassifier):
         self.validation = validation
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.objective = objective
+        self.perturbation = perturbation
+        self.grad_transform = grad_transform
+        self.averager = averager
+        self.sampler = sampler
+        self.optimizer = optimizer
         self.adaptation = adaptation
         self.prior = prior
         self.prior_trials = prior_trials

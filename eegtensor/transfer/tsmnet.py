@@ -52,6 +52,11 @@ class TSMNetClassifier(PatternedNetwork):
     validation_fraction : float
     patience : int | None
         Epochs without a better one after which training stops; None trains on.
+    objective, perturbation, grad_transform, averager, sampler, optimizer : str
+        Training methods by their names in `eegtensor.training.METHODS`, with
+        options as in ``"f-sam(rho=0.1)"``. `objective` and `perturbation` may be
+        tuples of them, objectives with weights as in ``"0.3 * vat"``. With an
+        averager the network ends with its average and not with the best epoch.
     adaptation : str
         What `adapt` does. "refit": mean and dispersion of the domain's trials.
         "online": the same trial by trial. For targets whose classes are not
@@ -115,6 +120,12 @@ class TSMNetClassifier(PatternedNetwork):
         validation: str | None = "trials",
         validation_fraction: float = 0.2,
         patience: int | None = None,
+        objective: str | tuple[str, ...] = "cross-entropy",
+        perturbation: str | tuple[str, ...] | None = None,
+        grad_transform: str | None = None,
+        averager: str | None = None,
+        sampler: str = "domain-balanced",
+        optimizer: str = "riemannian-adam",
         adaptation: str = "refit",
         prior: str = "source",
         prior_trials: float = 5.0,
@@ -143,6 +154,12 @@ class TSMNetClassifier(PatternedNetwork):
         self.validation = validation
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.objective = objective
+        self.perturbation = perturbation
+        self.grad_transform = grad_transform
+        self.averager = averager
+        self.sampler = sampler
+        self.optimizer = optimizer
         self.adaptation = adaptation
         self.prior = prior
         self.prior_trials = prior_trials

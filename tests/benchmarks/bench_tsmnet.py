@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from eegtensor.geometry._batched_eigh import kernel_available, use_kernel
 from eegtensor.models import TSMNet
 from eegtensor.nn import BiMap, LinearFront
-from eegtensor.training.optim import make_optimizer
+from eegtensor.training.optimizers import make_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _peers import Step, authors_step, spd_learn_step

@@ -27,7 +27,7 @@ from bench_tsmnet import CLASSES, DOMAINS, our_step, trials  # noqa: E402
 
 from eegtensor.geometry import spectral  # noqa: E402
 from eegtensor.models import TSMNet  # noqa: E402
-from eegtensor.training.optim import make_optimizer  # noqa: E402
+from eegtensor.training.optimizers import make_optimizer  # noqa: E402
 
 
 def wait(device: str) -> None:

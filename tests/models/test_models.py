@@ -13,7 +13,7 @@ from models._networks import CLASSES, NETWORKS, PEOPLE, trials
 from torch import Tensor
 
 from eegtensor import EEGTensorError
-from eegtensor.training.optim import make_optimizer
+from eegtensor.training.optimizers import make_optimizer
 
 with_names = pytest.mark.parametrize("name", NETWORKS)
 NORMED = [n for n in NETWORKS if "no norm" not in n]

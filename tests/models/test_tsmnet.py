@@ -16,7 +16,7 @@ from eegtensor import EEGTensorError
 from eegtensor.geometry import upper_vector
 from eegtensor.geometry.spectral import logm
 from eegtensor.models import TSMNet
-from eegtensor.training.optim import make_optimizer
+from eegtensor.training.optimizers import make_optimizer
 
 # Of spd.md 1.6: the momentum falls during training, and not only from one.
 ETAS = [1.0, 1.0, 0.9, 0.7, 0.5] + 15 * [0.2]

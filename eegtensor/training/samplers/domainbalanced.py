@@ -1,87 +1,23 @@
-"""Which trials form a batch: at random, or so many of so many domains."""
+"""Batches of so many trials of so many domains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import RandomState, as_generator, check_lengths, fail
+from eegtensor._check import RandomState, check_lengths, fail
+from eegtensor.training.samplers.seeded import Seeded, as_codes
+from eegtensor.training.seeds import as_seed
+
+if TYPE_CHECKING:
+    from eegtensor.training.registry import Setup
 
 
-def as_seed(random_state: RandomState | torch.Generator) -> int:
-    """Return a seed: the number given, one drawn from the generator, or a fresh one."""
-    if isinstance(random_state, torch.Generator):
-        device = random_state.device
-        return int(torch.randint(2**62, (1,), generator=random_state, device=device))
-    if isinstance(random_state, (int, np.integer)) and random_state >= 0:
-        return int(random_state)
-    return int(as_generator(random_state).integers(2**62))
-
-
-def _as_codes(name: str, values: Any) -> NDArray[np.int64]:
-    """Return codes 0.. of labels of any kind, in sorted order of the labels."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
-    if array.ndim != 1:
-        fail(f"{name} has shape {array.shape}", fix=f"give one {name} per trial")
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
-
-
-class _Seeded:
-    """A sampler whose batches follow from its seed and the epoch."""
-
-    seed: int
-
-    def weights(self, epoch: int) -> None:
-        """Return None: trials count equally."""
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the seed, for checkpoints."""
-        return {"seed": self.seed}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take over the seed of `state_dict`."""
-        self.seed = state["seed"]
-
-
-class ShuffleSampler(_Seeded):
-    """All trials in random order, cut into batches that differ by one trial at most.
-
-    Parameters
-    ----------
-    n_trials : int
-    batch_size : int
-        Most trials of a batch.
-    random_state : int | numpy.random.Generator | torch.Generator | None
-    """
-
-    def __init__(
-        self,
-        n_trials: int,
-        *,
-        batch_size: int = 50,
-        random_state: RandomState | torch.Generator = 0,
-    ) -> None:
-        if n_trials < 1 or batch_size < 1:
-            fail(f"n_trials={n_trials}, batch_size={batch_size}", fix="give at least 1")
-        self.n_trials = n_trials
-        self.batch_size = batch_size
-        self.seed = as_seed(random_state)
-
-    def indices(self, epoch: int) -> list[Tensor]:
-        """Return the trials of each batch; an epoch holds every trial once."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.n_trials)
-        n_batches = -(-self.n_trials // self.batch_size)
-        return [torch.from_numpy(part) for part in np.array_split(order, n_batches)]
-
-
-class DomainBalancedSampler(_Seeded):
+class DomainBalancedSampler(Seeded):
     """Batches of as many trials of each of a few domains.
 
     In every epoch each domain is cut at random into groups of ``batch_size /
@@ -132,7 +68,7 @@ class DomainBalancedSampler(_Seeded):
         stratify: bool = True,
         random_state: RandomState | torch.Generator = 0,
     ) -> None:
-        self._domain = _as_codes("domain", domain)
+        self._domain = as_codes("domain", domain)
         check_lengths(len(self._domain), y=y)
         if batch_size < 2 or domains_per_batch < 1:
             fail(
@@ -142,7 +78,7 @@ class DomainBalancedSampler(_Seeded):
         self._class = (
             np.zeros_like(self._domain)
             if y is None or not stratify
-            else _as_codes("y", y)
+            else as_codes("y", y)
         )
         self._size = np.bincount(self._domain)
         usable = int((self._size > 1).sum())
@@ -156,6 +92,20 @@ class DomainBalancedSampler(_Seeded):
         self.domains_per_batch = min(domains_per_batch, usable)
         self.group_size = max(2, round(batch_size / self.domains_per_batch))
         self.seed = as_seed(random_state)
+
+    @classmethod
+    def for_run(cls, setup: Setup, **options: Any) -> DomainBalancedSampler:
+        """Return the sampler of a run's trials."""
+        return cls(
+            setup.data.domain,
+            setup.data.y,
+            **{
+                "batch_size": setup.batch_size,
+                "domains_per_batch": setup.domains_per_batch,
+                "random_state": setup.seed,
+            }
+            | options,
+        )
 
     def indices(self, epoch: int) -> list[Tensor]:
         """Return the trials of each batch, int64; no trial occurs twice."""

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import geoopt
 import torch
 from torch import nn
 
 from eegtensor._check import check_option, fail, listing
 from eegtensor.training.adapters import adapter_of, is_manifold_parameter
-
-_RIEMANNIAN: dict[str, Any] = {
-    "riemannian-adam": geoopt.optim.RiemannianAdam,
-    "riemannian-sgd": geoopt.optim.RiemannianSGD,
-}
-_EUCLIDEAN: dict[str, Any] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
+from eegtensor.training.registry import load, names_of
 
 
 def make_optimizer(
@@ -29,6 +19,7 @@ def make_optimizer(
     *,
     lr: float = 1e-3,
     weight_decay: float = 1e-4,
+    extra: Sequence[nn.Module] = (),
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Return an optimizer of the trainable parameters of a network.
@@ -39,10 +30,13 @@ def make_optimizer(
     Parameters
     ----------
     model : torch.nn.Module
-    name : "riemannian-adam" | "riemannian-sgd" | "adam" | "adamw" | "sgd"
-        The last three are for networks without parameters on manifolds.
+    name : "riemannian-adam" | "riemannian-sgd" | "adam" | "adamw" | "sgd" | ...
+        Any method of the kind "optimizer". Those of torch are for networks
+        without parameters on manifolds.
     lr : float
     weight_decay : float
+    extra : sequence of Module
+        Objectives with parameters of their own, which are trained as well.
     **options
         Passed on, such as ``betas`` or ``momentum``.
 
@@ -52,8 +46,11 @@ def make_optimizer(
         If the network has no trainable parameters, or parameters on manifolds
         that the optimizer would leave.
     """
-    check_option("name", name, (*_RIEMANNIAN, *_EUCLIDEAN))
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    check_option("name", name, names_of("optimizer"))
+    modules = (model, *extra)
+    named = [
+        (n, p) for m in modules for n, p in m.named_parameters() if p.requires_grad
+    ]
     if not named:
         fail(
             f"{type(model).__name__} has no trainable parameters",
@@ -69,7 +66,7 @@ def make_optimizer(
         for params, decay in ((flat, weight_decay), (curved, 0.0))
         if params
     ]
-    optimizer = (_RIEMANNIAN | _EUCLIDEAN)[name](groups, lr=lr, **options)
+    optimizer: torch.optim.Optimizer = load(name)(groups, lr=lr, **options)
     check_optimizer(optimizer, model)
     return optimizer
 

@@ -1,11 +1,10 @@
-"""Losses, and several of them as one."""
+"""Several losses as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eegtensor._check import fail
@@ -13,20 +12,6 @@ from eegtensor.training.batch import Batch
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import Objective, StepContext
-
-
-class CrossEntropy:
-    """Cross entropy of logits, shape (n_trials, n_classes), one loss a trial."""
-
-    per_trial = True
-
-    def __call__(
-        self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
-    ) -> Tensor:
-        """Return -log softmax(outputs)[y], shape (n_trials,)."""
-        if batch.y is None:
-            fail("Cross entropy got trials without labels", fix="give y to the Batch")
-        return F.cross_entropy(outputs, batch.y, reduction="none")
 
 
 class WeightedSum:
@@ -68,6 +53,22 @@ class WeightedSum:
     def modules(self) -> list[nn.Module]:
         """Objectives that are modules themselves."""
         return [o for _, o in self.terms if isinstance(o, nn.Module)]
+
+    def evaluated(self) -> WeightedSum:
+        """Return the sum of what trials that are not trained on are judged by."""
+        kept = [t for t in self.terms if not getattr(t[1], "training_only", False)]
+        if not kept:
+            fail(
+                "Every objective is of training alone: "
+                + ", ".join(type(term).__name__ for _, term in self.terms),
+                fix="add one that says how good outputs are, as CrossEntropy()",
+            )
+        return WeightedSum(kept)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether an objective looks at what enters the network's head."""
+        return any("features" in getattr(o, "needs", ()) for _, o in self.terms)
 
     def __call__(self, batch: Batch, outputs: Any, context: StepContext) -> Tensor:
         """Return the sum; losses of trials are left in ``context.trial_losses``."""

@@ -1,0 +1,7 @@
+"""Maps of gradients."""
+
+from __future__ import annotations
+
+from eegtensor.training.methods.method import Method
+
+TRANSFORMS: dict[str, Method] = {}

@@ -1,0 +1,1 @@
+"""Runs that are more than one plain loop, one file each."""

@@ -1,0 +1,1 @@
+"""Maps of gradients, one file each."""
