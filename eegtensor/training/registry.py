@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,10 @@ from torch import nn
 from eegtensor._check import fail, listing
 from eegtensor.training.batch import Batch
 from eegtensor.training.methods import METHODS
+
+_SPEC = re.compile(
+    r"\s*(?:(?P<weight>[^*()]+)\*)?\s*(?P<name>[\w-]+)\s*(?P<options>\(.*\))?\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -71,21 +77,25 @@ def parse(spec: str, kind: str) -> tuple[float, str, dict[str, Any]]:
     EEGTensorError
         If the string is not of this form, or no such method is of this kind.
     """
-    weight, _, rest = spec.rpartition("*")
-    name, bracket, options = rest.partition("(")
-    name = name.strip()
+    found = _SPEC.fullmatch(spec)
+    name = found["name"] if found else spec.partition("(")[0].strip()
     known = names_of(kind)
-    if name not in known:
-        other = METHODS.get(name)
+    if name in METHODS and name not in known:
         fail(
-            f"{name!r} is no {kind}"
-            + ("" if other is None else f", but: {other.kind}"),
+            f"{name!r} is no {kind}, but: {METHODS[name].kind}",
             fix=f"choose among {listing(known, limit=60)}",
         )
+    if found and name not in known:
+        fail(f"{name!r} is no {kind}", fix=f"choose among {listing(known, limit=60)}")
     try:
-        factor = float(weight) if weight.strip() else 1.0
-        call = ast.parse(f"f({options}" if bracket else "f()", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if found is None:
+            raise ValueError
+        factor = float(found["weight"] or 1.0)
+        call = ast.parse(f"f{found['options'] or '()'}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not math.isfinite(factor):
+            raise ValueError
+        # Without a name it would be one dict of options.
+        if not all(keyword.arg for keyword in call.keywords):
             raise ValueError
         values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (ValueError, SyntaxError) as error:
