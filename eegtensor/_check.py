@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -74,6 +76,26 @@ def check_option(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     return value
 
 
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return a whole number from `least` up, else raise naming the option."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        fail(f"{name}={value!r}", fix=f"give a whole number from {least} up")
+    return int(value)
+
+
+def check_number(
+    name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf
+) -> float:
+    """Return a finite number from `least` up and above `above`, else raise."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not (math.isfinite(value) and value >= least and value > above):
+        limit = f" above {above:g}" if above > -math.inf else ""
+        limit = limit or (f" from {least:g} up" if least > -math.inf else "")
+        fail(f"{name}={value!r}", fix=f"give a finite number{limit}")
+    return float(value)
+
+
 def as_generator(random_state: RandomState) -> np.random.Generator:
     """Return a NumPy generator from a seed, a generator or None (fresh entropy)."""
     if isinstance(random_state, np.random.Generator):
@@ -83,6 +105,8 @@ def as_generator(random_state: RandomState) -> np.random.Generator:
             f"random_state is a {type(random_state).__name__}",
             fix="give an int, a numpy.random.Generator or None",
         )
+    if isinstance(random_state, (int, np.integer)) and random_state < 0:
+        fail(f"random_state={random_state!r}", fix="give a whole number from 0 up")
     return np.random.default_rng(random_state)
 
 

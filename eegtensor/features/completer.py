@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from eegtensor._check import as_array, check_option, fail
+from eegtensor._check import as_array, check_number, check_option, fail
 from eegtensor.features._losses import (
     bad_spans,
     bad_spans_of_trials,
@@ -267,7 +267,7 @@ def interval(
     """
     from scipy.special import ndtri
 
-    if not 0.0 < level < 1.0:
+    if check_number("level", level, above=0.0) >= 1.0:
         fail(f"level={level!r}", fix="give a share such as 0.9")
     half = float(ndtri(0.5 + level / 2)) * np.asarray(uncertainty)
     return np.asarray(X) - half, np.asarray(X) + half

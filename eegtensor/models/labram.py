@@ -15,6 +15,7 @@ from eegtensor.models._patches import (
     check_patch,
     own_generator,
 )
+from eegtensor.models.neurorvq import resized
 
 SIZES = {
     "published": Size(200, 10, 12, 3, 64, 8192, 1),
@@ -79,9 +80,7 @@ class VQNSP(PatchTokenizer):
     ) -> None:
         check_patch(n_patch_times)
         found = SIZES[check_option("size", size, tuple(SIZES))]
-        found = found._replace(
-            n_codes=n_codes or found.n_codes, n_levels=n_levels or found.n_levels
-        )
+        found = resized(found, n_codes, n_levels)
         generator = own_generator(random_state)
         # Modules draw weights when they are made, all of which are drawn anew.
         with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from eegtensor._check import check_option
+from eegtensor._check import check_option, fail
 from eegtensor.models._electrodes import NAMES
 from eegtensor.models._patch_tokenizer import FIXES, PatchTokenizer
 from eegtensor.models._patches import (
@@ -24,6 +24,17 @@ SIZES = {
 # Samples of the two convolutions of each branch.
 _KERNELS = ((21, 9), (15, 7), (9, 5), (5, 3))
 _SECONDS = 256
+
+
+def resized(size: Size, n_codes: int | None, n_levels: int | None) -> Size:
+    """Return a size with other numbers of codes and levels where they are given."""
+    for name, given in (("n_codes", n_codes), ("n_levels", n_levels)):
+        if given is None:
+            continue
+        if given < 1:
+            fail(f"{name}={given!r}", fix="give at least one, or None for the size's")
+        size = size._replace(**{name: given})
+    return size
 
 
 class NeuroRVQ(PatchTokenizer):
@@ -94,9 +105,7 @@ class NeuroRVQ(PatchTokenizer):
     ) -> None:
         check_patch(n_patch_times)
         found = SIZES[check_option("size", size, tuple(SIZES))]
-        found = found._replace(
-            n_codes=n_codes or found.n_codes, n_levels=n_levels or found.n_levels
-        )
+        found = resized(found, n_codes, n_levels)
         generator = own_generator(random_state)
         # Modules draw weights when they are made, all of which are drawn anew.
         with torch.random.fork_rng(devices=[]):

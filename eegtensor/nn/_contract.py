@@ -31,8 +31,9 @@ class Step(NamedTuple):
         Places in the list.
     equation : str
         What to do, in einsum's words.
-    sums : (list of int, list of int) | None
-        Where no axis is common to both and kept: the axes summed over.
+    n_summed : int
+        Where no axis is common to both and kept: how many are summed over, the last
+        ones of the first tensor and the first ones of the second; else 0.
     views : (tuple of int | None, tuple of int | None)
         Then, orders of axes to bring the two to before.
     """
@@ -40,7 +41,7 @@ class Step(NamedTuple):
     first: int
     second: int
     equation: str
-    sums: tuple[list[int], list[int]] | None
+    n_summed: int
     views: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
 
 
@@ -84,17 +85,20 @@ def contract(plan: Plan, tensors: Iterable[Tensor]) -> Tensor:
     rest = list(tensors)
     if not plan.steps:
         return torch.einsum(f"{plan.terms[0]}->{plan.out}", rest[0])
-    for first, second, equation, sums, views in plan.steps:
+    for first, second, equation, k, views in plan.steps:
         a, b = rest[first], rest[second]
         del rest[max(first, second)], rest[min(first, second)]
-        # Under autocast the two may differ, which tensordot refuses.
-        if sums is None or a.dtype != b.dtype:
+        # Under autocast the two may differ, which a product refuses.
+        if k == 0 or a.dtype != b.dtype:
             rest.append(torch.einsum(equation, a, b))
             continue
-        # One matrix product: einsum's batched one takes half as long again.
+        # One matrix product: einsum's batched one takes half as long again, and
+        # tensordot looks at its axes for as long as a small product takes.
         a = a if views[0] is None else a.permute(views[0])
         b = b if views[1] is None else b.permute(views[1])
-        rest.append(torch.tensordot(a, b, sums))
+        summed = math.prod(b.shape[:k])
+        product = a.reshape(-1, summed) @ b.reshape(summed, -1)
+        rest.append(product.reshape(a.shape[:-k] + b.shape[k:]))
     return rest[0] if plan.order is None else rest[0].permute(plan.order)
 
 
@@ -222,13 +226,11 @@ def _linear(network: _Network, split: dict[int, tuple[int, int]]) -> Plan:
         equation = f"{x},{y}->{letters[a | b]}"
         place = alive.index(join.left), alive.index(join.right)
         if a | b not in ordered:
-            steps.append(Step(*place, equation, None, (None, None)))
+            steps.append(Step(*place, equation, 0, (None, None)))
         else:
             left, right = join.rows + join.summed, join.summed + join.columns
-            sums = [term.index(c) for term in (left, right) for c in join.summed]
-            half = len(join.summed)
             views = (_order(x, left), _order(y, right))
-            steps.append(Step(*place, equation, (sums[:half], sums[half:]), views))
+            steps.append(Step(*place, equation, len(join.summed), views))
         alive = [nodes for nodes in alive if nodes not in (a, b)]
         alive.append(a | b)
     return Plan(

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, fail
 from eegtensor.nn._contract import contract
 from eegtensor.nn._factorised import NOMINAL, FactorizedLayer, nominal
 from eegtensor.nn._layout import choose_layout
@@ -51,6 +51,8 @@ class FactorizedConv(FactorizedLayer):
                 why="A grouped convolution is small already",
                 fix="use torch.nn's layer, or groups=1",
             )
+        check_count("in_channels", in_channels)
+        check_count("out_channels", out_channels)
         modes_in = check_shape("in_shape", in_shape, in_channels)
         modes_out = check_shape("out_shape", out_shape, out_channels)
         size = self._numbers("kernel_size", kernel_size)
@@ -230,10 +232,11 @@ class FactorizedConv(FactorizedLayer):
         return y
 
     def _numbers(self, name: str, value: Any, least: int = 1) -> tuple[int, ...]:
-        numbers = (value,) * self.n_dims if isinstance(value, int) else tuple(value)
-        if len(numbers) != self.n_dims or min(numbers) < least:
+        many = isinstance(value, Sequence) and not isinstance(value, str)
+        numbers = tuple(value) if many else (value,) * self.n_dims
+        if len(numbers) != self.n_dims:
             fail(
                 f"{name}={value!r}",
                 fix=f"give a number from {least} up, or {self.n_dims} of them",
             )
-        return tuple(int(n) for n in numbers)
+        return tuple(check_count(name, n, least=least) for n in numbers)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_option, fail
 from eegtensor.nn._contract import Sizes
 
 KINDS = ("tt", "tr", "tucker", "cp", "stt", "str", "sttu")
@@ -211,8 +211,8 @@ def choose_layout(
 
 def _given(kind: str, modes: tuple[int, ...], rank: Any) -> tuple[int, ...]:
     wanted = {"tt": len(modes) - 1, "cp": 1}.get(PLAIN.get(kind, kind), len(modes))
-    ranks = tuple(int(r) for r in rank)
-    if len(ranks) != wanted or min(ranks, default=1) < 1:
+    ranks = tuple(check_count("rank", r) for r in rank)
+    if len(ranks) != wanted:
         fail(
             f"rank={ranks} for kind={kind!r} and modes {modes}",
             fix=f"give {wanted} ranks from 1 up, or one number for all",
@@ -223,8 +223,7 @@ def _given(kind: str, modes: tuple[int, ...], rank: Any) -> tuple[int, ...]:
 def _uniform(
     kind: str, modes: tuple[int, ...], rank: int, t: int, whole: tuple[int, ...]
 ) -> Layout:
-    if rank < 1:
-        fail(f"rank={rank}", fix="give a rank from 1 up")
+    rank = check_count("rank", rank)
     base = PLAIN.get(kind, kind)
     ranks: tuple[int, ...]
     if base == "cp":

@@ -6,7 +6,9 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from eegtensor._check import fail
+import numpy as np
+
+from eegtensor._check import check_count, fail
 
 # Automatic mode sizes are near this.
 MODE = 16
@@ -35,8 +37,10 @@ def check_shape(name: str, shape: Any, n: int) -> tuple[int, ...]:
     """Return a shape whose product is n; by itself balanced, for None."""
     if shape is None:
         return balanced_shape(n)
-    sizes = tuple(int(s) for s in shape)
-    if math.prod(sizes) != n or min(sizes, default=0) < 1:
+    if np.ndim(shape) != 1:
+        fail(f"{name}={shape!r}", fix=f"give factors of {n}, as a list")
+    sizes = tuple(check_count(name, s) for s in shape)
+    if math.prod(sizes) != n:
         fail(
             f"{name}={sizes} has product {math.prod(sizes)}",
             fix=f"give factors of {n}, such as {balanced_shape(n)}",

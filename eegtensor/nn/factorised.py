@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, fail
 from eegtensor.nn._contract import Plan, contract, dense_cost, plan
 from eegtensor.nn._factorised import NOMINAL, FactorizedLayer, nominal
 from eegtensor.nn._layout import BATCH, choose_layout
@@ -78,6 +78,8 @@ class FactorizedLinear(FactorizedLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_count("in_features", in_features)
+        check_count("out_features", out_features)
         modes_in = check_shape("in_shape", in_shape, in_features)
         modes_out = check_shape("out_shape", out_shape, out_features)
         super().__init__(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from eegtensor._check import EEGTensorError, check_option, fail
+from eegtensor._check import EEGTensorError, check_count, check_option, fail
 from eegtensor.nn._factorised import FactorizedLayer
 from eegtensor.nn._layout import KINDS, choose_layout
 from eegtensor.nn._mode_shapes import balanced_shape
@@ -119,7 +119,11 @@ def factorize_(
         If kind, rank or a name to skip are not known.
     """
     check_option("kind", kind, KINDS)
-    patterns = (skip,) if isinstance(skip, str) else tuple(skip)
+    check_count("min_size", min_size, least=0)
+    listed = isinstance(skip, Iterable) and not isinstance(skip, str)
+    patterns = tuple(skip) if listed else (skip,)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        fail(f"skip={skip!r}", fix="give a list of names of layers")
     before = _numbers(model)
     found = [
         (name, layer)
@@ -142,7 +146,6 @@ def factorize_(
         names[id(layer)] = names.get(id(layer), 0) + 1
     reports, made = [], []
     for name, layer in found:
-        reason = ""
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             reason = "skipped by name"
         elif names[id(layer)] > 1:

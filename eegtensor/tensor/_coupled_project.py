@@ -11,7 +11,7 @@ from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._linked import estimate, signed
 from eegtensor.tensor._missing import squared_error
-from eegtensor.tensor._shapes import as_tensor
+from eegtensor.tensor._shapes import as_tensor, check_sweeps
 from eegtensor.tensor.consistency import first_factor
 from eegtensor.tensor.coupled import CoupledCP
 from eegtensor.tensor.cp import CP, congruence
@@ -46,6 +46,7 @@ def coupled_project(
     CP
         Its components are in the order of `model`.
     """
+    check_sweeps(max_iter, tol, least=1)
     X, observed, total = as_tensor(X, mask)
     N = len(model.people[0].factors)
     own = [n for n in range(N) if n not in model.shared]

@@ -12,7 +12,7 @@ from torch import Tensor
 from eegtensor._check import EEGTensorError, fail, listing
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.tensor._missing import Estimate, impute_all, squared_error
-from eegtensor.tensor._shapes import as_tensor
+from eegtensor.tensor._shapes import as_tensor, check_modes
 from eegtensor.tensor.kernels import (
     gram,
     leading_vectors,
@@ -64,8 +64,13 @@ def read_people(
     tensors, masks = list(given[:n]), list(given[n:])
     if n == 0 or len(masks) not in (0, n):
         fail(f"{n} tensors and {len(masks)} masks", fix="give one mask per tensor")
-    shares = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
-    if shares.shape != (n,) or not (np.isfinite(shares) & (shares > 0)).all():
+    shares = np.ones(n) if weights is None else np.asarray(weights)
+    numbers = shares.dtype.kind in "fiu"
+    if (
+        not numbers
+        or shares.shape != (n,)
+        or not (np.isfinite(shares) & (shares > 0)).all()
+    ):
         fail(f"weights={weights!r} for {n} tensors", fix="give one number above 0 each")
     parts: list[Tensor] = []
     observed: list[Tensor | None] = []
@@ -101,12 +106,7 @@ def check_shared(parts: Sequence[Tensor], shared: Sequence[int]) -> tuple[int, .
             f"Tensors have {[X.ndim for X in parts]} axes, not one number",
             fix="give tensors of the same axes, such as trials x channels x times",
         )
-    if any(not -N <= n < N for n in shared):
-        fail(
-            f"shared={tuple(shared)} for tensors of {N} modes",
-            fix=f"name modes from 0 to {N - 1}",
-        )
-    modes = tuple(sorted({n % N for n in shared}))
+    modes = tuple(sorted(set(check_modes(shared, N, "shared"))))
     if not modes:
         fail("shared is empty", fix="name one mode or more that the tensors share")
     for n in modes:

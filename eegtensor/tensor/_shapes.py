@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import RandomState, as_generator, fail, listing
+from eegtensor._check import (
+    RandomState,
+    as_generator,
+    check_count,
+    check_number,
+    fail,
+    listing,
+)
 from eegtensor.geometry._bridge import floating
 from eegtensor.tensor.kernels import squared_norm
 
@@ -102,9 +109,26 @@ def _within_range(X: Tensor, total: float) -> float:
 
 def check_rank(rank: Any, name: str = "rank") -> int:
     """Return a rank as int, or raise."""
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
-        fail(f"{name}={rank!r}", fix="give a whole number from 1 up")
-    return int(rank)
+    return check_count(name, rank)
+
+
+def check_sweeps(max_iter: Any, tol: Any, ridge: Any = 0.0, *, least: int = 0) -> None:
+    """Raise unless sweeps can be counted, their gain compared, and solved with."""
+    check_count("max_iter", max_iter, least=least)
+    check_number("tol", tol)
+    check_number("ridge", ridge, least=0.0)
+
+
+def check_modes(modes: Any, n: int, name: str = "modes") -> tuple[int, ...]:
+    """Return modes of a tensor of n axes, counted from 0, in the order given."""
+    given: list[Any] = np.asarray(modes).tolist() if np.ndim(modes) == 1 else [None]
+    whole = all(isinstance(m, int) for m in given)
+    if not whole or not all(-n <= m < n for m in given):
+        fail(
+            f"{name}={modes!r} for a tensor of {n} axes",
+            fix=f"give a list of numbers from 0 to {n - 1}",
+        )
+    return tuple(int(m) % n for m in given)
 
 
 def check_ranks(ranks: Any, shape: Sequence[int]) -> tuple[int, ...]:
@@ -130,6 +154,19 @@ def check_ranks(ranks: Any, shape: Sequence[int]) -> tuple[int, ...]:
     # A mode cannot have more directions than the other modes together.
     total = math.prod(numbers)
     return tuple(min(r, max(1, total // r)) for r in numbers)
+
+
+def check_start(
+    start: Any, wanted: Sequence[Sequence[int]], like: Tensor
+) -> list[Tensor]:
+    """Return cores to start from, of the dtype of a tensor, or raise."""
+    given = list(start) if isinstance(start, (list, tuple)) else []
+    if [list(np.shape(G)) for G in given] != [list(shape) for shape in wanted]:
+        fail(
+            f"start has shapes {[tuple(np.shape(G)) for G in given]}",
+            fix=f"give cores of shapes {[tuple(s) for s in wanted]}",
+        )
+    return [torch.as_tensor(G).to(like) for G in given]
 
 
 def normal(

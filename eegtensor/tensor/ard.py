@@ -8,11 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._missing import squared_error
 from eegtensor.tensor._relevance import State, settle, without_one
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_rank,
+    check_sweeps,
+)
 from eegtensor.tensor.cp import canonical
 from eegtensor.tensor.kernels import sum_of_components
 
@@ -94,8 +99,7 @@ def ard_cp(
     tensors with automatic rank determination", IEEE TPAMI, 2015.
     """
     X, observed, total = as_tensor(X, mask)
-    if max_iter < 1:
-        fail(f"max_iter={max_iter!r}", fix="give 1 or more")
+    check_sweeps(max_iter, tol, least=1)
     R = min(max(X.shape), 30) if max_rank is None else check_rank(max_rank, "max_rank")
     count = X.numel() if observed is None else int(observed.count_nonzero())
     if total == 0.0:

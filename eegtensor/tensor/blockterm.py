@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,13 @@ from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._block_steps import begin, step_of
 from eegtensor.tensor._missing import impute
 from eegtensor.tensor._momentum import settle
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_rank,
+    check_sweeps,
+)
 from eegtensor.tensor.cp import DEGENERATE, congruence
 from eegtensor.tensor.kernels import peak_signs, squared_norm
 
@@ -143,8 +150,8 @@ def block_term(
     Appl., 2008.
     """
     R, L = check_rank(rank), check_rank(L, "L")
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol, ridge)
     X, observed, total = as_tensor(X, mask, ndim=3)
     axis = slice_axis(X, vector_mode)
     Y = X.movedim(axis, 0).contiguous()
@@ -188,12 +195,13 @@ def block_term(
 
 def slice_axis(X: Tensor, vector_mode: int) -> int:
     """Return the axis of the slices, counted from 0, or raise."""
-    if X.ndim != 3 or not -3 <= vector_mode < 3:
+    whole = isinstance(vector_mode, (int, np.integer))
+    if X.ndim != 3 or not whole or not -3 <= vector_mode < 3:
         fail(
             f"X has shape {tuple(X.shape)} and vector_mode={vector_mode!r}",
             fix="give three axes, and one of them as vector_mode: 0, 1 or 2",
         )
-    return vector_mode % 3
+    return int(vector_mode) % 3
 
 
 def _canonical(

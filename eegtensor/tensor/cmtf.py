@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import normal_matrix, solve
 from eegtensor.tensor._missing import Estimate, row_parts
 from eegtensor.tensor._momentum import Step, compete, settle
 from eegtensor.tensor._people import impute_people, read_people, relative_fits
-from eegtensor.tensor._shapes import Random, as_random, check_rank, normal
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    check_rank,
+    check_sweeps,
+    normal,
+)
 from eegtensor.tensor.cp import DEGENERATE, canonical, congruence
 from eegtensor.tensor.kernels import (
     gram,
@@ -126,10 +131,9 @@ def cmtf(
     matrix and tensor factorizations", arXiv:1105.3422, 2011.
     """
     R, random = check_rank(rank), as_random(random_state)
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
-    if not (balance > 0 and math.isfinite(balance)):
-        fail(f"balance={balance!r}", fix="give a number above 0")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol, ridge)
+    check_number("balance", balance, above=0.0)
     if not (isinstance(X, Tensor) and isinstance(Y, Tensor)):
         fail(
             f"X is {type(X).__name__}, Y is {type(Y).__name__}",

@@ -28,7 +28,7 @@ from eegtensor.tensor._people import (
     read_people,
     relative_fits,
 )
-from eegtensor.tensor._shapes import Random, as_random, check_rank
+from eegtensor.tensor._shapes import Random, as_random, check_rank, check_sweeps
 from eegtensor.tensor.cp import CP, congruence
 
 
@@ -134,8 +134,8 @@ def coupled_cp(
     L = R if common is None else check_rank(common, "common")
     if L > R:
         fail(f"common={L} of rank={R} components", fix="give at most the rank")
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol, ridge)
     parts = as_list(tensors, "tensors")
     result: CoupledCP = _fit(
         *parts,

@@ -9,11 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import alternate
 from eegtensor.tensor._missing import slice_means
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_rank,
+    check_sweeps,
+    normal,
+)
 from eegtensor.tensor.kernels import peak_signs, squared_norm, sum_of_components
 from eegtensor.tensor.tucker import start_factors
 
@@ -153,8 +160,10 @@ def decompose(
 
     Missing cells of X are overwritten, and zero again at the end.
     """
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol, ridge)
+    if compress is not None:
+        check_number("compress", compress, above=0.0)
     random = as_random(random_state)
     sizes = [_core_rank(size, R, compress) for size in X.shape]
     if observed is not None:
@@ -214,8 +223,13 @@ def _first(
     return eye
 
 
-def canonical(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Return weights and unit-norm factors; signs and order do not depend on chance."""
+def canonical(
+    factors: Sequence[Tensor], carrier: int = 0
+) -> tuple[Tensor, list[Tensor]]:
+    """Return weights and unit-norm factors; signs and order do not depend on chance.
+
+    Peaks are positive in all modes but the carrier of the signs.
+    """
     norms = [U.double().norm(dim=0) for U in factors]
     weights = torch.stack(norms).prod(dim=0)
     order = weights.argsort(descending=True, stable=True)
@@ -224,11 +238,12 @@ def canonical(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         for U, size in zip(factors, norms, strict=True)
     ]
     carried = torch.ones_like(weights)
-    for n in range(1, len(unit)):
-        sign = peak_signs(unit[n])
-        unit[n] = unit[n] * sign
-        carried = carried * sign
-    unit[0] = unit[0] * carried
+    for n in range(len(unit)):
+        if n != carrier:
+            sign = peak_signs(unit[n])
+            unit[n] = unit[n] * sign
+            carried = carried * sign
+    unit[carrier] = unit[carrier] * carried
     dtype = factors[0].dtype
     return weights[order].to(dtype), [U.to(dtype) for U in unit]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from eegtensor._check import fail, listing
 from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._shapes import as_tensor, check_ranks
+from eegtensor.tensor._shapes import as_tensor, check_ranks, check_sweeps
 from eegtensor.tensor.kernels import gram, peak_signs, squared_norm, sweep_projections
 from eegtensor.tensor.tucker import start_factors
 
@@ -78,11 +78,14 @@ def hoda(
     classification of high dimensional datasets", IEICE NOLTA, 2010. H. Wang et
     al., "Trace ratio vs. ratio trace for dimensionality reduction", CVPR, 2007.
     """
+    check_sweeps(max_iter, tol, ridge)
     X, observed, _ = as_tensor(X, ndim=3)
     if observed is not None:
         fail("X has missing cells", fix="restore them first, or leave trials out")
-    if codes.shape != X.shape[:1]:
-        fail(f"codes have shape {tuple(codes.shape)}", fix="give one class per trial")
+    if not isinstance(codes, Tensor) or codes.shape != X.shape[:1]:
+        fail(f"codes have shape {np.shape(codes)}", fix="give one class per trial")
+    if codes.is_floating_point():
+        fail(f"codes have dtype {codes.dtype}", fix="number the classes: 0, 1, ...")
     codes = codes.to(X.device, torch.int64)
     if bool((codes < 0).any()):
         fail("codes hold negative numbers", fix="number the classes from 0 up")

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_modes,
+    check_rank,
+)
 from eegtensor.tensor.cp import cp
 
 
@@ -72,8 +78,8 @@ def factor_match_score(
         modes = range(len(blocks_a))
         if len(blocks_a) != len(blocks_b):
             fail(f"One model has {len(blocks_a)} modes, the other {len(blocks_b)}")
-    if not all(-len(s) <= n < len(s) for n in modes for s in (sizes_a, sizes_b)):
-        fail(f"modes={tuple(modes)}", fix=f"choose from 0 to {len(sizes_a) - 1}")
+    else:
+        check_modes(modes, min(len(sizes_a), len(sizes_b)))
     if [sizes_a[n] for n in modes] != [sizes_b[n] for n in modes]:
         fail(f"One model has modes of sizes {sizes_a}, the other {sizes_b}")
     similarity = torch.ones((), dtype=torch.float64)
@@ -179,8 +185,7 @@ def split_half_match(
     problem", in: Research methods for multimode data analysis, 1984.
     """
     check_rank(rank)
-    if n_splits < 1:
-        fail(f"n_splits={n_splits!r}", fix="give 1 or more")
+    check_rank(n_splits, "n_splits")
     X, observed, _ = as_tensor(X, mask)
     scores = []
     for halves in draw_halves(len(X), n_splits, random_state):

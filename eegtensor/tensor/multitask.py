@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_number, check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._margin import (
-    LOSSES,
-    Fitted,
-    Groups,
-    Loss,
-    descend,
-    dual_with_biases,
-    ridge_with_biases,
-    settle_biases,
-    task_means,
+from eegtensor.tensor._margin import LOSSES, Groups, Loss
+from eegtensor.tensor._multitask_steps import (
+    Problem,
+    balanced,
+    change,
+    fit_rows,
+    middle,
+    objective_of,
+    product_of_rows,
+    start_rows,
+    step_directions,
+    step_rows,
 )
-from eegtensor.tensor._shapes import Random, as_random, check_rank
+from eegtensor.tensor._shapes import Random, check_rank, check_sweeps
 
 KERNELS = ("linear", "precomputed")
 
@@ -65,18 +67,6 @@ class Multitask(NamedTuple):
     objective: tuple[float, ...]
     n_iter: int
     converged: bool
-
-
-class _Problem(NamedTuple):
-    """What no step changes."""
-
-    X: Tensor
-    primal: bool
-    kernel: str
-    levels: Tensor
-    task: Tensor
-    tasks: Tensor
-    loss: Loss
 
 
 @bridged
@@ -149,11 +139,9 @@ def multitask(
     check_option("kernel", kernel, KERNELS)
     check_option("solver", solver, ("auto", "primal", "dual"))
     X, y, levels, weights = _checked(X, y, levels, weights, kernel, loss)
-    if not gamma > 0 or not epsilon >= 0:
-        fail(
-            f"gamma={gamma!r}, epsilon={epsilon!r}",
-            fix="give gamma above 0 and epsilon from 0 up",
-        )
+    check_number("gamma", gamma, above=0.0)
+    check_number("epsilon", epsilon, least=0.0)
+    check_sweeps(max_iter, tol)
     D = levels.shape[1]
     if D == 0:
         # Columns of one task are copies of each other.
@@ -166,10 +154,10 @@ def multitask(
         tasks, task = torch.unique(levels, dim=0, return_inverse=True)
     else:
         tasks, task = levels[:1], torch.zeros_like(y, dtype=torch.int64)
-    problem = _Problem(
+    problem = Problem(
         X, primal, kernel, levels, task, tasks, Loss(loss, y, gamma * weights, epsilon)
     )
-    rows = _start(levels, R, random_state, X)
+    rows = start_rows(levels, R, random_state, X)
     theta = X.new_zeros(X.shape[1], R)
     biases = X.new_zeros(len(tasks))
     objective: list[float] = []
@@ -177,18 +165,18 @@ def multitask(
     while not converged and n_iter < max_iter:
         n_iter += 1
         before = list(rows)
-        theta, biases = _step_directions(problem, theta, rows, biases)
-        objective.append(_objective(problem, theta, rows, biases))
+        theta, biases = step_directions(problem, theta, rows, biases)
+        objective.append(objective_of(problem, theta, rows, biases))
         Z = X @ theta
         for d in range(D):
-            rows[d], biases = _step_rows(problem, Z, rows, d, biases)
-            objective.append(_objective(problem, theta, rows, biases))
-        theta, rows = _balanced(problem, theta, rows)
-        objective.append(_objective(problem, theta, rows, biases))
-        moved = sum(_change(a, b) for a, b in zip(before, rows, strict=True))
+            rows[d], biases = step_rows(problem, Z, rows, d, biases)
+            objective.append(objective_of(problem, theta, rows, biases))
+        theta, rows = balanced(problem, theta, rows)
+        objective.append(objective_of(problem, theta, rows, biases))
+        moved = sum(change(a, b) for a, b in zip(before, rows, strict=True))
         converged = moved < tol
-    theta, biases = _step_directions(problem, theta, rows, biases)
-    objective.append(_objective(problem, theta, rows, biases))
+    theta, biases = step_directions(problem, theta, rows, biases)
+    objective.append(objective_of(problem, theta, rows, biases))
     u = product_of_rows(rows, levels, R)
     f = ((X @ theta) * u).sum(dim=1) + biases[task]
     active, target = problem.loss.active(f)
@@ -198,20 +186,12 @@ def multitask(
         tuple(rows),
         biases,
         tasks,
-        *_middle(problem, X @ theta, rows, biases),
+        *middle(problem, X @ theta, rows, biases),
         (weights * squares).sum() / weights.sum(),
         tuple(objective),
         n_iter,
         converged,
     )
-
-
-def product_of_rows(rows: Sequence[Tensor], levels: Tensor, rank: int) -> Tensor:
-    """Return u_t of each row of `levels` (m, D), shape (m, R)."""
-    u = torch.ones(len(levels), rank, dtype=torch.float64, device=levels.device)
-    for d, U in enumerate(rows):
-        u = u * U[levels[:, d]]
-    return u
 
 
 @bridged
@@ -254,15 +234,17 @@ def few_shot_rows(
     biases : array, shape (n_tasks,)
     """
     check_option("loss", loss, LOSSES)
-    weights = torch.ones_like(y, dtype=torch.float64) if weights is None else weights
+    check_number("gamma", gamma, above=0.0)
+    check_number("epsilon", epsilon, least=0.0)
+    weights = _weights(weights, y)
     H, y = H.double(), y.double()
     n_tasks = int(task.max()) + 1
     of_task = torch.zeros(n_tasks, dtype=torch.int64, device=H.device)
     of_task[task] = group
-    problem = Loss(loss, y, gamma * weights.double(), epsilon)
+    problem = Loss(loss, y, gamma * weights, epsilon)
     groups = Groups(len(prior), group, of_task)
     biases = H.new_zeros(n_tasks)
-    return _rows(H, problem, groups, task, prior, biases, free=free_biases)
+    return fit_rows(H, problem, groups, task, prior, biases, free=free_biases)
 
 
 def _checked(
@@ -275,20 +257,23 @@ def _checked(
             fix="give one row of features per trial, or a square kernel matrix",
         )
     n = len(X)
+    for name, given in (("y", y), ("levels", levels)):
+        if not isinstance(given, Tensor):
+            fail(f"{name} is {type(given).__name__}", fix="give an array of numbers")
+    if levels.is_floating_point():
+        fail(f"levels has dtype {levels.dtype}", fix="give whole numbers from 0 up")
     if y.shape != (n,) or levels.ndim != 2 or len(levels) != n:
         fail(
             f"y has shape {tuple(y.shape)} and levels {tuple(levels.shape)} for {n} "
             "trials",
             fix="give one target and one row of levels per trial",
         )
-    weights = torch.ones_like(y, dtype=torch.float64) if weights is None else weights
-    X, y, weights = X.double(), y.double(), weights.to(X.device, torch.float64)
-    finite = X.isfinite().all() & y.isfinite().all() & weights.isfinite().all()
-    if not bool(finite) or weights.shape != (n,) or not bool((weights >= 0).all()):
-        fail(
-            "X, y or weights hold NaN, infinity or negative weights",
-            fix="leave these trials out",
-        )
+    weights = _weights(weights, y)
+    X, y = X.double(), y.double()
+    if not bool(X.isfinite().all() & y.isfinite().all()):
+        fail("X or y hold NaN or infinity", fix="leave these trials out")
+    if not bool(weights.any()):
+        fail("weights are zero for all trials", fix="give some trials a weight")
     if loss == "hinge" and not bool((y.abs() == 1.0).all()):
         fail("The hinge loss needs y of -1 and 1", fix="code the classes so")
     levels = levels.to(X.device, torch.int64)
@@ -297,150 +282,16 @@ def _checked(
     return X, y, levels, weights
 
 
-def _start(levels: Tensor, R: int, random_state: Random, X: Tensor) -> list[Tensor]:
-    random = as_random(random_state)
-    rows = []
-    for d in range(levels.shape[1]):
-        shape = (int(levels[:, d].max()) + 1, R)
-        if isinstance(random, torch.Generator):
-            U = torch.rand(
-                shape, generator=random, device=random.device, dtype=torch.float64
-            )
-        else:
-            U = torch.from_numpy(random.uniform(size=shape))
-        rows.append(U.to(X))
-    return rows
-
-
-def _squared_norms(problem: _Problem, theta: Tensor, Z: Tensor) -> Tensor:
-    """Return the squared norm of each column of L, (R,)."""
-    expanded = problem.kernel == "precomputed"
-    return (theta * (Z if expanded else theta)).sum(dim=0).clamp_min(0.0)
-
-
-def _step_directions(
-    problem: _Problem, theta: Tensor, rows: list[Tensor], biases: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return L and the biases at their minimum, U fixed."""
-    X, loss, task = problem.X, problem.loss, problem.task
-    m, R = theta.shape
-    u = product_of_rows(rows, problem.levels, R)
-    zeros = torch.zeros_like(task)
-    groups = Groups(1, zeros, torch.zeros_like(biases, dtype=torch.int64))
-
-    def look(flat: Tensor, b: Tensor) -> Fitted:
-        L = flat.view(m, R)
-        Z = X @ L
-        penalty = _squared_norms(problem, L, Z).sum()[None]
-        return Fitted(flat, b, (Z * u).sum(dim=1) + b[task], penalty)
-
-    if problem.primal:
-        G = (X[:, :, None] * u[:, None, :]).flatten(1)
-        prior = X.new_zeros(1, m * R)
-
-        def solve(w: Tensor, target: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-            return ridge_with_biases(G, target, w, task, groups, b, prior)
-
-    else:
-        K = (X if problem.kernel == "precomputed" else X @ X.mT) * (u @ u.mT)
-
-        def solve(w: Tensor, target: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-            a, b = dual_with_biases(K, target, w, task, b)
-            L = a[:, None] * u
-            L = L if problem.kernel == "precomputed" else X.mT @ L
-            return L.reshape(1, -1), b
-
-    start = look(theta.reshape(1, -1), biases)
-    found = settle_biases(descend(solve, look, start, loss, groups), loss, task)
-    return found.theta.view(m, R), found.biases
-
-
-def _step_rows(
-    problem: _Problem, Z: Tensor, rows: list[Tensor], d: int, biases: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return U^d and the biases at their minimum, all else fixed."""
-    others = [U if k != d else torch.ones_like(U) for k, U in enumerate(rows)]
-    H = Z * product_of_rows(others, problem.levels, Z.shape[1])
-    groups = Groups(len(rows[d]), problem.levels[:, d], problem.tasks[:, d])
-    prior = torch.zeros_like(rows[d])
-    return _rows(H, problem.loss, groups, problem.task, prior, biases, rows[d])
-
-
-def _rows(
-    H: Tensor,
-    loss: Loss,
-    groups: Groups,
-    task: Tensor,
-    prior: Tensor,
-    biases: Tensor,
-    start: Tensor | None = None,
-    *,
-    free: bool = True,
-) -> tuple[Tensor, Tensor]:
-    def look(U: Tensor, b: Tensor) -> Fitted:
-        f = (H * U[groups.of_trial]).sum(dim=1) + b[task]
-        return Fitted(U, b, f, (U - prior).square().sum(dim=1))
-
-    def solve(w: Tensor, target: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        return ridge_with_biases(H, target, w, task, groups, b, prior, free=free)
-
-    first = look(prior if start is None else start, biases)
-    found = descend(solve, look, first, loss, groups)
-    if free:
-        found = settle_biases(found, loss, task)
-    return found.theta, found.biases
-
-
-def _balanced(
-    problem: _Problem, theta: Tensor, rows: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the same products with equal norms of each component's columns."""
-    norms = [_squared_norms(problem, theta, problem.X @ theta).sqrt()]
-    norms += [U.norm(dim=0) for U in rows]
-    stacked = torch.stack(norms)
-    product = stacked.prod(dim=0)
-    target = product ** (1.0 / len(norms))
-    # A component one factor of which is zero is zero: let the others be, too.
-    scale = torch.where(product > 0, target / stacked, 0.0)
-    return theta * scale[0], [U * s for U, s in zip(rows, scale[1:], strict=True)]
-
-
-def _objective(
-    problem: _Problem, theta: Tensor, rows: list[Tensor], biases: Tensor
-) -> float:
-    Z = problem.X @ theta
-    u = product_of_rows(rows, problem.levels, theta.shape[1])
-    f = (Z * u).sum(dim=1) + biases[problem.task]
-    active, target = problem.loss.active(f)
-    errors = problem.loss.weights * torch.where(active, f - target, 0.0) ** 2
-    penalty = _squared_norms(problem, theta, Z).sum()
-    for U in rows:
-        penalty = penalty + U.square().sum()
-    return float(0.5 * (penalty + errors.sum()))
-
-
-def _change(before: Tensor, after: Tensor) -> float:
-    size = float(before.norm())
-    return float((after - before).norm()) / size if size > 0 else 0.0
-
-
-def _middle(
-    problem: _Problem, Z: Tensor, rows: list[Tensor], biases: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean over tasks of L' phi, mean and variance of f at task means."""
-    n_tasks = len(biases)
-    means = task_means(Z, problem.loss.weights, problem.task, n_tasks)
-    values = (means * product_of_rows(rows, problem.tasks, Z.shape[1])).sum(1) + biases
-    # A task that has one target alone says nothing of where a boundary lies.
-    y = problem.loss.y
-    largest = y.new_full((n_tasks,), -torch.inf)
-    smallest = -largest
-    largest = largest.scatter_reduce(0, problem.task, y, "amax")
-    smallest = smallest.scatter_reduce(0, problem.task, y, "amin")
-    present = y.new_zeros(n_tasks).index_add_(0, problem.task, problem.loss.weights)
-    varied = (largest > smallest) & (present > 0)
-    if not bool(varied.any()):
-        varied = torch.ones_like(varied)
-    values = values[varied]
-    spread = values.var() if len(values) > 1 else values.new_zeros(())
-    return means[varied].mean(dim=0), values.mean(), spread
+def _weights(weights: Any, y: Tensor) -> Tensor:
+    """Return c of each trial, ones for None, or raise."""
+    if weights is None:
+        return torch.ones_like(y, dtype=torch.float64)
+    if not isinstance(weights, Tensor) or weights.shape != y.shape:
+        fail(
+            f"weights has shape {tuple(np.shape(weights))} for {len(y)} trials",
+            fix="give an array of one number per trial",
+        )
+    weights = weights.to(y.device, torch.float64)
+    if not bool((weights.isfinite() & (weights >= 0)).all()):
+        fail("weights are negative or not finite", fix="give numbers from 0 up")
+    return weights

@@ -11,12 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._damped import Damped, descend
 from eegtensor.tensor._graph import Graph, balance
 from eegtensor.tensor._momentum import settle
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_rank,
+    check_start,
+    check_sweeps,
+    normal,
+)
 from eegtensor.tensor.kernels import squared_norm
 
 # Numbers in the largest contraction of the starts worked on side by side.
@@ -108,6 +116,8 @@ def tensor_network(
     The contraction of all cores but one is formed, cells / I_n numbers for each
     entry of that core's links: meant for tensors that fit well into memory.
     """
+    check_sweeps(max_iter, tol, ridge)
+    check_number("floor", floor, least=0.0)
     X, observed, total = as_tensor(X)
     if observed is not None:
         fail(
@@ -150,7 +160,12 @@ def tensor_network(
         )
     if start is not None:
         # Not held back: it is near its end already.
-        runs.append(Damped(_check_start(start, X, table), math.inf, 0))
+        wanted = [_full(n, X.shape, table) for n in range(X.ndim)]
+        cores = [
+            G.movedim(n, 0).reshape(X.shape[n], -1)
+            for n, G in enumerate(check_start(start, wanted, X))
+        ]
+        runs.append(Damped(cores, math.inf, 0))
     found = []
     for run in runs:
         cores, error, n_iter = [A[None] for A in run.cores], run.error, run.n_iter
@@ -200,16 +215,3 @@ def _spread(
     ranks = _full(n, shape, links)
     ranks.pop(n)
     return A.reshape(shape[n], *ranks).movedim(0, n).contiguous()
-
-
-def _check_start(
-    start: Sequence[Array], X: Tensor, links: NDArray[np.int64]
-) -> list[Tensor]:
-    cores = [torch.as_tensor(G).to(X) for G in start]
-    wanted = [tuple(_full(n, X.shape, links)) for n in range(X.ndim)]
-    if [tuple(G.shape) for G in cores] != wanted:
-        fail(
-            f"start has shapes {[tuple(G.shape) for G in cores]}",
-            fix=f"give cores of shapes {wanted}",
-        )
-    return [G.movedim(n, 0).reshape(X.shape[n], -1) for n, G in enumerate(cores)]

@@ -9,12 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail, listing
+from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import balance_columns, normal_matrix, solve
 from eegtensor.tensor._missing import impute, slice_means
 from eegtensor.tensor._momentum import settle
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank, normal
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_modes,
+    check_rank,
+    check_sweeps,
+    normal,
+)
 from eegtensor.tensor.cp import CP, canonical, congruence, rows_of
 from eegtensor.tensor.kernels import squared_norm, sweep_modes
 from eegtensor.tensor.tucker import start_factors
@@ -57,6 +65,7 @@ def nonnegative_cp(
     Returns
     -------
     CP
+        Where the first mode is non-negative, the first that is not carries the sign.
 
     Raises
     ------
@@ -79,8 +88,8 @@ def nonnegative_cp(
             fix="use power, not signals or log power, or name the modes that are "
             "non-negative with modes=",
         )
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol)
     if observed is not None:
         # Zeros would draw the starts, and their size, down.
         X = torch.where(observed, X, slice_means(X, observed), out=X)
@@ -105,12 +114,7 @@ def nonnegative_cp(
 
 
 def _check_modes(modes: Sequence[int] | None, ndim: int) -> frozenset[int]:
-    if modes is None:
-        return frozenset(range(ndim))
-    wrong = [m for m in modes if not -ndim <= m < ndim]
-    if wrong:
-        fail(f"modes {listing(wrong)} of a tensor with {ndim}", fix="count from 0")
-    return frozenset(m % ndim for m in modes)
+    return frozenset(range(ndim) if modes is None else check_modes(modes, ndim))
 
 
 def _start(X: Tensor, mode: int, rank: int, start: int, random: Any) -> Tensor:
@@ -150,7 +154,9 @@ def _best(
         error, n_iter = _alternate(X, factors, modes, total, max_iter, tol)
         found.append((error, n_iter, factors))
     error, n_iter, factors = min(found, key=lambda entry: entry[0])
-    weights, unit = canonical(factors)
+    # A sign that comes with a mode of either sign stays among those.
+    either = set(range(X.ndim)) - modes
+    weights, unit = canonical(factors, min(either, default=0))
     fits = tuple(1.0 - math.sqrt(e) for e, _, _ in found)
     return CP(
         weights, tuple(unit), 1.0 - math.sqrt(error), n_iter, fits, congruence(unit)

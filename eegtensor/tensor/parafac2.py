@@ -13,7 +13,7 @@ from eegtensor.geometry._batched_eigh import eigh
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._people import as_list
 from eegtensor.tensor._race import race
-from eegtensor.tensor._shapes import Random, as_random, check_rank
+from eegtensor.tensor._shapes import Random, as_random, check_rank, check_sweeps
 from eegtensor.tensor._slice_fit import rescore_all, starts_together, sweep_of
 from eegtensor.tensor._slice_scores import canonical_form, project_parts
 from eegtensor.tensor._slices import (
@@ -150,10 +150,10 @@ def parafac2(
     PARAFAC2 model", J. Chemometrics, 1999.
     """
     R = check_rank(rank)
-    if n_init < 1:
-        fail(f"n_init={n_init!r}", fix="give 1 or more starts")
+    check_rank(n_init, "n_init")
+    check_sweeps(max_iter, tol, ridge)
     parts = as_list(slices, "slices")
-    masks = [] if mask is None else list(mask)
+    masks = [] if mask is None else as_list(mask, "mask")
     options = {
         "n": len(parts),
         "rank": R,
@@ -192,8 +192,11 @@ def parafac2_project(
     -------
     PARAFAC2Scores
     """
+    if not isinstance(model, PARAFAC2):
+        fail(f"model is {type(model).__name__}", fix="give what parafac2 returned")
+    check_sweeps(max_iter, tol, least=1)
     parts = as_list(slices, "slices")
-    masks = [] if mask is None else list(mask)
+    masks = [] if mask is None else as_list(mask, "mask")
     result: PARAFAC2Scores = _score(
         model.B, model.C, *parts, *masks, n=len(parts), max_iter=max_iter, tol=tol
     )
@@ -268,8 +271,7 @@ def _fit(
 def _score(
     B: Tensor, C: Tensor, *given: Tensor, n: int, max_iter: int, tol: float
 ) -> PARAFAC2Scores:
-    B, C = B.double(), C.double()
-    data = read_slices(given, n, B.shape[1])
+    B, C, data = B.double(), C.double(), read_slices(given, n, B.shape[1])
     filled = data.filled
     if filled.grams.shape[1] != len(C):
         fail(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
 from eegtensor.tensor.ard import ard_cp
@@ -195,7 +195,9 @@ def choose_rank(
     sizes = tuple(sorted({check_rank(r, "ranks") for r in np.atleast_1d(ranks)}))
     if not sizes:
         fail("ranks is empty", fix="give one or more numbers of components")
-    if not 0.0 < held_out < 1.0:
+    for name, value in (("n_folds", n_folds), ("n_splits", n_splits)):
+        check_count(name, value, least=0)
+    if check_number("held_out", held_out, above=0.0) >= 1.0:
         fail(f"held_out={held_out!r}", fix="give a share such as 0.05")
     needs = {"cross-validation": n_folds, "ard": 1}.get(method, n_splits)
     if needs < 1:

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._alternate import solve
 from eegtensor.tensor._missing import impute, squared_error
 from eegtensor.tensor._momentum import settle
-from eegtensor.tensor._shapes import as_tensor
+from eegtensor.tensor._shapes import as_tensor, check_start, check_sweeps
 from eegtensor.tensor.kernels import leading_vectors, split_modes, squared_norm
 from eegtensor.tensor.train import chain, check_links, rows_of
 
@@ -128,10 +127,12 @@ def decompose(
 
     Missing cells of X are overwritten.
     """
+    check_sweeps(max_iter, tol, ridge)
     sizes = [r if r is not None else 1 for r in check_links(ranks, X.ndim)]
     first = None
     if start is not None:
-        first = _check_start(start, X, sizes)
+        after = [*sizes[1:], sizes[0]]
+        first = check_start(start, list(zip(sizes, X.shape, after, strict=True)), X)
 
     def model(Z: Tensor, before: TensorRing | None) -> TensorRing:
         if before is not None:
@@ -145,20 +146,6 @@ def decompose(
         return _fit(X, cores, total, ridge, max_iter, tol)
     turns = 20 * max(max_iter, 1)
     return impute(X, observed, model, max_iter=turns, tol=tol, rows=rows_of)
-
-
-def _check_start(
-    start: Sequence[Array], X: Tensor, ranks: Sequence[int]
-) -> list[Tensor]:
-    cores = [torch.as_tensor(core).to(X) for core in start]
-    after = [*ranks[1:], ranks[0]]
-    wanted = [(r, i, s) for r, i, s in zip(ranks, X.shape, after, strict=True)]
-    if [tuple(core.shape) for core in cores] != wanted:
-        fail(
-            f"start has shapes {[tuple(core.shape) for core in cores]}",
-            fix=f"give cores of shapes {wanted}",
-        )
-    return cores
 
 
 def tr_svd(X: Tensor, ranks: Sequence[int]) -> list[Tensor]:

@@ -23,7 +23,7 @@ from eegtensor.tensor._people import (
     read_people,
     relative_fits,
 )
-from eegtensor.tensor._shapes import as_tensor, check_rank
+from eegtensor.tensor._shapes import as_tensor, check_rank, check_sweeps
 from eegtensor.tensor.kernels import (
     mode_product,
     peak_signs,
@@ -173,6 +173,7 @@ def _fit(
     max_iter: int,
     tol: float,
 ) -> SharedTucker:
+    check_sweeps(max_iter, tol)
     people = read_people(given, n, weights)
     N = people.parts[0].ndim
     modes = check_shared(people.parts, range(1, N) if shared is None else shared)

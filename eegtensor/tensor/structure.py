@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._canonical import Template, as_float64, best_guess, random_start
 from eegtensor.tensor._fits import Fits, OutOfFits
@@ -183,14 +183,18 @@ def search_structure(
         fail("X has missing cells", fix="complete it before the search")
     if total == 0.0:
         fail("X is zero everywhere", fix="give a tensor that has a structure")
-    if not 0.0 < float(penalty) < math.inf:
-        fail(f"penalty={penalty!r}", fix="give a positive number, such as 200")
+    check_number("penalty", penalty, above=0.0)
+    check_number("tol", tol)
+    check_count("initial_trips", initial_trips, least=0)
     if not isinstance(random_state, (int, np.integer)) or random_state < 0:
         fail(
             f"random_state={random_state!r}",
             why="A search that is resumed has to draw the same numbers again",
             fix="give a whole number from 0 up",
         )
+    # joblib's own message would come after the first fits.
+    if check_count("n_jobs", n_jobs, least=-(2**31)) == 0:
+        fail("n_jobs=0", fix="give 1 or more processes, or -1 for all cores")
     counts = (max_rank, n_starts, agree, max_fits, fit_starts, max_iter)
     for name, value in zip(_COUNTS, counts, strict=True):
         check_rank(value, name)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._missing import impute
-from eegtensor.tensor._shapes import as_tensor, check_rank
+from eegtensor.tensor._shapes import as_tensor, check_rank, check_sweeps
 from eegtensor.tensor.kernels import leading_vectors, squared_norm
 
 
@@ -122,8 +122,9 @@ def decompose(
             f"ranks={ranks!r} and error={error!r}",
             fix="give one of them: largest ranks, or a relative error such as 0.1",
         )
+    check_sweeps(max_iter, tol)
     limits = check_links(ranks, X.ndim - 1)
-    if error is not None and not 0.0 <= float(error) < 1.0:
+    if error is not None and check_number("error", error, least=0.0) >= 1.0:
         fail(f"error={error!r}", fix="give a relative error from 0 up to below 1")
     if observed is None:
         return _fit(X, limits, error, total)

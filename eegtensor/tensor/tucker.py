@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_number, check_option, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._energy import energy_ranks, observed_energy_ranks
 from eegtensor.tensor._missing import impute
-from eegtensor.tensor._shapes import as_tensor, check_ranks
+from eegtensor.tensor._shapes import as_tensor, check_ranks, check_sweeps
 from eegtensor.tensor.kernels import (
     leading_vectors,
     mode_product,
@@ -141,6 +141,7 @@ def decompose(
     Missing cells of X are overwritten.
     """
     check_option("init", init, INITS)
+    check_sweeps(max_iter, tol)
     modes = _chosen(ranks, X.ndim)
     share = None if energy is None else _share(energy)
     if share is None and ranks is None:
@@ -187,7 +188,7 @@ def _chosen(ranks: Any, ndim: int) -> list[int]:
 
 
 def _share(energy: Any) -> float:
-    if not 0.0 < float(energy) <= 1.0:
+    if check_number("energy", energy, above=0.0) > 1.0:
         fail(f"energy={energy!r}", fix="give a share above 0 and up to 1")
     return float(energy)
 

@@ -62,7 +62,7 @@ class AdaptedTokens(ClassifierMixin, DomainEstimator):
             If a domain has a single trial.
         """
         check_fitted(self, "network_")
-        names = _target_names(len(X), subjects, sessions)
+        names = _target_names(n_trials_of(X), subjects, sessions)
         network, self.scales_ = self._adapted(X, names, "adapt")
         self.network_ = network
         self.last_target_ = names[-1]
@@ -106,7 +106,7 @@ class AdaptedTokens(ClassifierMixin, DomainEstimator):
     ) -> NDArray:
         """Return class probabilities, shape (n_trials, n_classes)."""
         check_fitted(self, "network_")
-        n_trials = len(X)
+        n_trials = n_trials_of(X)
         names = _names_or_last(n_trials, subjects, sessions, self.last_target_)
         network, scales = self.network_, self.scales_
         new = (network.norm.encode(names) == UNSEEN).cpu().numpy()
@@ -147,6 +147,22 @@ class AdaptedTokens(ClassifierMixin, DomainEstimator):
                 fix="give the same channels, or pool='mean' for any",
             )
         return x
+
+
+def n_trials_of(X: Any) -> int:
+    """Return how many trials there are.
+
+    Raises
+    ------
+    EEGTensorError
+        If tokens are of one recording, whose first axis is that of channels.
+    """
+    if isinstance(X, Tokens) and np.ndim(X.ids) == 3:
+        fail(
+            f"X holds tokens of one recording, of shape {np.shape(X.ids)}",
+            fix="give those of trials, (n_trials, n_units, n_frames, n_slots)",
+        )
+    return len(X)
 
 
 def _rows(X: Any, rows: NDArray) -> Any:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from eegtensor.tokens._band_kind import BandKind
-from eegtensor.tokens._bands import N_BINS
 from eegtensor.tokens.bandrvq import BandCodec, widths
 from eegtensor.tokens.learned import LearnedCodec, ids_of
 
@@ -43,10 +42,13 @@ def mixes(tokenizer: Any) -> bool:
 
 def _of_bands(codec: BandCodec) -> Tensor:
     n_codes = max(codec.books[0].shape[1], len(codec.states))
-    n_bands = codec.states.shape[1]
+    n_bands = codec.gains.shape[2]
     found = torch.zeros(codec.n_slots, n_codes, n_bands + sum(widths()))
     if codec.n_stated:
-        states = codec.states - codec.states.mean(dim=0)
+        states = codec.states
+        if codec.together:
+            states = codec.gains.clamp_min(1e-6).log().mean(dim=1)
+        states = states - states.mean(dim=0)
         spread = states.square().mean().sqrt().clamp_min(1e-12)
         found[0, : len(states), :n_bands] = (states / spread).float()
     at = n_bands
@@ -63,8 +65,9 @@ def _of_steps(codec: LearnedCodec) -> Tensor:
     most = n_codes // 2
     codes = torch.arange(-most, most + 1)
     size = codec.energy.mean(dim=0).sqrt().clamp_min(1e-12)
-    found = torch.zeros(N_BINS, n_codes, N_BINS)
-    each = torch.arange(N_BINS)
+    n_bins = codec.n_bins
+    found = torch.zeros(n_bins, n_codes, n_bins)
+    each = torch.arange(n_bins)
     # A slot is a bin: its codes lie along an axis of their own.
     values = codes[:, None] * (codec.step / size).float()
     found[each[:, None], ids_of(codes), each[:, None]] = values.mT

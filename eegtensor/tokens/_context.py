@@ -50,7 +50,7 @@ class Memory:
     Parameters
     ----------
     shape : tuple
-        (..., n_units, n_bins) of a frame.
+        (n_trials, n_units, n_bins) of a frame.
     device : torch.device
     """
 
@@ -65,22 +65,23 @@ class Memory:
         self.long = self.long + ((frame - self.long) >> _FORGET)
 
     def features(self) -> list[Tensor]:
-        """Return what frames before tell, each (..., n_units, n_bins)."""
-        wide = 2 * _WIDE + 1
-        both = self.last + self.before
-        found = [
-            _log(self.last, 1),
-            _log(_near(self.last), sum(_NEAR)),
-            _log(_near(self.before), sum(_NEAR)),
-            _log(_around(both, _WIDE), 2 * wide),
-            _log(_near(self.long), sum(_NEAR)),
-        ]
-        n_units = self.last.shape[-2]
-        if n_units > 1:
-            shared = _near(self.last).sum(dim=-2, keepdim=True)
-            shared = shared.expand_as(self.last)
-            found.append(_log(shared, n_units * sum(_NEAR)))
-        return found
+        """Return what frames before tell, each of the shape of a frame."""
+        return _past(self.last, self.before, self.long)
+
+    def follow(self, frames: Tensor) -> list[Tensor]:
+        """Return what was known before each of some frames, and add them all.
+
+        Parameters
+        ----------
+        frames : Tensor of int64, shape (n_trials, n_frames, n_units, n_bins)
+        """
+        last = torch.cat([self.last[:, None], frames[:, :-1]], dim=1)
+        before = torch.cat([self.before[:, None], last[:, :-1]], dim=1)
+        long = []
+        for frame in frames.unbind(dim=1):
+            long.append(self.long)
+            self.add(frame)
+        return _past(last, before, torch.stack(long, dim=1))
 
 
 def frame_features(frame: Tensor) -> list[Tensor]:
@@ -105,8 +106,8 @@ def frame_features(frame: Tensor) -> list[Tensor]:
     if n_units > 1:
         for length in _ALL_BEFORE:
             energy, count = before(length)
-            energy = energy.sum(dim=-2, keepdim=True).expand_as(frame)
-            found.append(_log(energy, count * n_units))
+            shared = _log(energy.sum(dim=-2, keepdim=True), count * n_units)
+            found.append(shared.expand_as(frame))
         # The unit before is the one most alike: units are ordered by energy.
         other = found[1]
         found.append(torch.cat([other[..., :1, :], other[..., :-1, :]], dim=-2))
@@ -132,11 +133,7 @@ def contexts(codes: Tensor, relative: Tensor, memory: Memory | None = None) -> T
     energy = energies(codes, relative)
     if memory is None:
         memory = Memory(energy[:, 0].shape, energy.device)
-    rows = []
-    for frame in energy.unbind(dim=1):
-        rows.append(memory.features())
-        memory.add(frame)
-    past = [torch.stack(one, dim=1) for one in zip(*rows, strict=True)]
+    past = memory.follow(energy)
     prior = prior_feature(relative).expand(energy.shape)
     return torch.stack([*past, *frame_features(energy), prior], dim=-1)
 
@@ -146,8 +143,26 @@ def prior_feature(relative: Tensor) -> Tensor:
     return (relative + 1 / 12).log()
 
 
+def _past(last: Tensor, before: Tensor, long: Tensor) -> list[Tensor]:
+    """Return features of frames before, whose last two axes are units and bins."""
+    wide = 2 * _WIDE + 1
+    nearby = _near(last)
+    found = [
+        _log(last, 1),
+        _log(nearby, sum(_NEAR)),
+        _log(_near(before), sum(_NEAR)),
+        _log(_around(last + before, _WIDE), 2 * wide),
+        _log(_near(long), sum(_NEAR)),
+    ]
+    n_units = last.shape[-2]
+    if n_units > 1:
+        shared = _log(nearby.sum(dim=-2, keepdim=True), n_units * sum(_NEAR))
+        found.append(shared.expand_as(last))
+    return found
+
+
 def _log(energy: Tensor, count: Tensor | int) -> Tensor:
-    return (energy.double() / (count * float(_ONE)) + _FLOOR).log()
+    return energy.double().div_(count * float(_ONE)).add_(_FLOOR).log_()
 
 
 def _near(x: Tensor) -> Tensor:

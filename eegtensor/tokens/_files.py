@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eegtensor._check import fail
+from eegtensor._check import EEGTensorWarning, fail
 
 # Drifts of an amplifier would take the bits of the EEG.
 HIGH_PASS = 0.5
@@ -59,23 +60,44 @@ def open_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Any]:
 
 
 def open_file(path: Path) -> Any:
-    """Return the recording of one file, see `open_files`."""
+    """Return the recording of one file, see `open_files`.
+
+    A file of which a part can be read gives that part, and a warning.
+    """
     import mne
 
     from eegtensor.io.discover import suffix_of
+    from eegtensor.io.errors import RecordingError
     from eegtensor.io.explain import explain
     from eegtensor.io.formats import open_recording
 
-    raw = open_recording(path).signal
+    try:
+        opened = open_recording(path)
+    except RecordingError as error:
+        raise RecordingError(path, error.fault, _ours(error.remedy)) from error
+    raw = opened.signal
     if not isinstance(raw, mne.io.BaseRaw):
         fail(f"{path} holds trials", fix="read them with read_trials, and give Trials")
     picks = mne.pick_types(raw.info, eeg=True, exclude="bads")
     if not len(picks):
         fail(f"{path} has no EEG channel", fix="set its channel types")
+    for fault in opened.faults:
+        warnings.warn(
+            f"{path} is read as far as it can be: {fault.fault}",
+            EEGTensorWarning,
+            stacklevel=4,
+        )
     raw = raw.copy().pick(picks)
     try:
         raw.load_data(verbose="ERROR")
     # Readers pass on whatever they meet in the middle of a damaged file.
     except Exception as error:
-        raise explain(path, error, suffix_of(path).lstrip(".").upper()) from error
+        kind = suffix_of(path).lstrip(".").upper()
+        found = explain(path, error, kind)
+        raise RecordingError(path, found.fault, _ours(found.remedy)) from error
     return raw.filter(HIGH_PASS, None, verbose="ERROR")
+
+
+def _ours(remedy: str) -> str:
+    """Return a remedy without an option that only readers of trials have."""
+    return remedy.replace(" with include=", ": name the others alone")

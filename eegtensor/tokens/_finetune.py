@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eegtensor.models.tokenclassifier import TokenClassifierNetwork
 from eegtensor.training import (
@@ -37,10 +38,8 @@ class RefitStatistics:
     def __init__(self, data: Batch) -> None:
         assert data.domain is not None
         domains = data.domain.unique().tolist()
-        rows = torch.cat(
-            [(data.domain == d).nonzero()[:, 0][:_TRIALS] for d in domains]
-        )
-        self.data = data.pick(rows)
+        rows = [_spread((data.domain == d).nonzero()[:, 0]) for d in domains]
+        self.data = data.pick(torch.cat(rows))
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Refit where an epoch of a refit begins, but for the first."""
@@ -48,6 +47,12 @@ class RefitStatistics:
             model: Any = state.model
             model.eval()
             model.fit_statistics(self.data.x, self.data.domain)
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Return some rows from first to last: trials may be in the order of classes."""
+    n = min(len(rows), _TRIALS)
+    return rows[torch.arange(n) * len(rows) // n]
 
 
 def finetune(

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import fail
-from eegtensor.codebook import decode_residual, encode_residual, fit_residual, kmeans
+from eegtensor.codebook import (
+    decode_residual,
+    encode_residual,
+    fit_residual,
+    kmeans,
+    nearest_codes,
+)
 from eegtensor.tokens._bands import EDGES, widths
 from eegtensor.tokens.bandrvq import (
     BandCodec,
@@ -18,6 +24,7 @@ from eegtensor.tokens.bandrvq import (
     decode_bands,
     encode_bands,
     expected,
+    frame_logs,
     log_energies,
     states_of,
 )
@@ -32,13 +39,25 @@ _PAYS = 0.95
 _OUTLIERS, _NARROW = 20, 4
 # Vectors that were not trained on and tell what each level leaves.
 _HELD = 4_000
+# Frames of usual energy that a state of all units is taken to have besides.
+_USUAL = 4.0
 
 
 class States(NamedTuple):
-    """How many states there are, and how many units have one."""
+    """How many states there are.
+
+    Attributes
+    ----------
+    n_states : int
+    n_stated : int
+        Units that have one.
+    together : bool
+        Whether one state is that of all units.
+    """
 
     n_states: int
     n_stated: int
+    together: bool = False
 
 
 def levels_for(bits_per_second: float, n_units: int) -> int:
@@ -56,6 +75,7 @@ def candidates(n_units: int) -> list[States]:
     return [
         *(States(0, 0), States(4, half), States(4, n_units)),
         *(States(n, m) for n in (16, 64) for m in (few, n_units)),
+        States(256, 1, together=True),
     ]
 
 
@@ -101,7 +121,7 @@ def fit_bands(
     codec = BandCodec(
         spread=spread,
         states=spread.new_zeros(0, len(EDGES) - 1),
-        gains=spread.new_ones(0, len(EDGES) - 1),
+        gains=spread.new_ones(0, 1, len(EDGES) - 1),
         remaining=spread.new_ones(len(EDGES) - 1, n_levels + 1),
         books=(),
         n_stated=0,
@@ -165,21 +185,27 @@ def choose_states(
 def _fit_states(
     coefs: Tensor, codec: BandCodec, states: States, n_vectors: int, seed: int
 ) -> BandCodec:
-    n = states.n_stated
-    energies = band_energies(coefs[:, :n])
-    logs = log_energies(energies, codec.spread[:n]).flatten(0, 1)
+    n = len(codec.spread) if states.together else states.n_stated
+    energies, spread = band_energies(coefs[:, :n]), codec.spread[:n]
+    relative = energies / torch.where(spread > 0, spread, 1.0)
+    if states.together:
+        logs = frame_logs(energies, spread)
+    else:
+        logs = log_energies(energies, spread).flatten(0, 1)
+        relative = relative.flatten(0, 1)[:, None]
     generator = torch.Generator().manual_seed(seed)
     pick = torch.randperm(len(logs), generator=generator)[:n_vectors]
     found = kmeans(logs[pick], states.n_states, max_iter=30, random_state=seed)
-    codec = codec._replace(states=found.codes, n_stated=n)
-    member = states_of(coefs, codec)[:, :n].flatten()
-    spread = codec.spread[:n]
-    relative = (energies / torch.where(spread > 0, spread, 1.0)).flatten(0, 1)
+    member = nearest_codes(logs, found.codes)
     # The mean of energies, not of their logs: it is what the books must span.
+    shape = (states.n_states, *relative.shape[1:])
+    total = spread.new_zeros(shape).index_add_(0, member, relative)
     count = torch.bincount(member, minlength=states.n_states)
-    total = torch.zeros_like(found.codes).index_add_(0, member, relative)
-    gains = total / count.clamp_min(1)[:, None]
-    return codec._replace(gains=torch.where(count[:, None] > 0, gains, 1.0))
+    # A state of all has few frames: some of the usual keep it from extremes.
+    usual = _USUAL if states.together else 0.0
+    mean = (total + usual) / (count + usual).clamp_min(1)[:, None, None]
+    gains = torch.where(count[:, None, None] > 0, mean, 1.0)
+    return codec._replace(states=found.codes, gains=gains, n_stated=states.n_stated)
 
 
 def _draw(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eegtensor._check import fail
 from eegtensor.codebook.entropy import code_log_probability, quantise
 from eegtensor.models.scalenetwork import ScaleNetwork
-from eegtensor.tokens._bands import N_BINS
+from eegtensor.tokens._bands import N_BINS, edges_to
 from eegtensor.tokens._context import contexts, n_features
 from eegtensor.tokens._lanes import lanes_of
 from eegtensor.tokens._mixing import fit_mixing
@@ -29,6 +29,10 @@ _STEPS = (2**-0.5, 1.0, 2**0.5)
 _RUN = 24
 _EPOCHS_FIRST, _EPOCHS = 2, 8
 _HALVINGS = 10
+# Bins of a second: up to 100 Hz. Those are coded that make up so much of the error.
+_ALL, _MATTERS = 200, 0.02
+# Codes up to this one are told apart when a first step is looked for.
+_CLEAR = 255
 # Seconds of a unit that choose the step.
 _FEW = 2_000
 
@@ -74,31 +78,100 @@ def fit_learned(
     spatial : bool
     random_state : int
     """
-    coefs = [spectra(x, s.sfreq, N_BINS) for s, x in zip(recordings, X, strict=True)]
+    if not any(np.ptp(x, axis=-1).max() > 0 for x in X):
+        fail("all channels are constant", fix="fit on recordings that hold EEG")
+    coefs = [spectra(x, s.sfreq, _ALL) for s, x in zip(recordings, X, strict=True)]
     mixing = fit_mixing(recordings, coefs) if spatial else None
     lanes = [lanes_of(c, mixing) for c in coefs]
     total = torch.stack([x.square().sum(dim=(0, 1)) for x in lanes]).sum(dim=0)
     energy = total / sum(x.shape[0] * x.shape[1] for x in lanes)
-    if not any(np.ptp(x, axis=-1).max() > 0 for x in X):
-        fail("all channels are constant", fix="fit on recordings that hold EEG")
+    runs = _runs(lanes, np.random.default_rng(random_state))
+    step = _first_step(runs, bits_per_second)
+    n_bins = _bins_for(energy, step)
+    runs, energy = runs[..., :n_bins], energy[:, :n_bins]
+    if mixing is not None:
+        mixing = np.ascontiguousarray(mixing[: len(edges_to(n_bins)) - 1])
     # An energy of zero would make a zero certain, and every other code impossible.
     energy = energy.clamp_min(float(energy.mean()) * 1e-6)
-    runs = _runs(lanes, np.random.default_rng(random_state))
     network = ScaleNetwork(n_features(len(energy)))
     with torch.random.fork_rng([]):
         torch.manual_seed(random_state)
         for layer in (network.hidden, network.middle):
             layer.reset_parameters()
-    step = _step_for(network, energy, mixing, runs, bits_per_second)
+    peak = max(float(x[..., :n_bins].abs().max()) for x in lanes)
     for epochs in (_EPOCHS_FIRST, _EPOCHS):
         _train(network, energy, runs, step, epochs, random_state)
-        step = _step_for(network, energy, mixing, runs, bits_per_second)
+        codec = LearnedCodec(
+            network,
+            energy,
+            mixing,
+            step,
+            bits_per_second,
+            1.0,
+            _largest_for(peak, step),
+        )
+        step = _step_for(codec, runs)
     per_activity = bits_per_second / activity(runs, step)
-    size = 2 * max(float(x.abs().max()) for x in lanes) / step
-    largest = next((n for n in LARGEST if n >= size), LARGEST[-1])
     return LearnedCodec(
-        network, energy, mixing, step, bits_per_second, per_activity, largest
+        network,
+        energy,
+        mixing,
+        step,
+        bits_per_second,
+        per_activity,
+        _largest_for(peak, step),
     )
+
+
+def _largest_for(peak: float, step: float) -> int:
+    """Return the least alphabet that has room for twice the training data's peak.
+
+    Every code costs the others a little, which is much where nearly all are zero.
+    """
+    return next((n for n in LARGEST if n >= 2 * peak / step), LARGEST[-1])
+
+
+def _first_step(runs: Tensor, bits_per_second: float) -> float:
+    """Return a step whose codes have about a number of bits, each bin by itself.
+
+    A network that is not trained has a price for silence, above that of low rates.
+    """
+    low, high = np.log(1e-3), np.log(20 * float(runs.abs().max()))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        codes = quantise(runs / np.exp(middle), ROUNDING, _CLEAR)
+        wanted = bits_per_second * len(runs[0, 0])
+        above = _entropy(codes.flatten(0, 1).flatten(1)) > wanted
+        low, high = (middle, high) if above else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def _entropy(codes: Tensor) -> float:
+    """Return the bits of rows of codes (n, n_columns), by each column's histogram."""
+    n, n_columns = codes.shape
+    width = 2 * _CLEAR + 1
+    at = codes + _CLEAR + width * torch.arange(n_columns)
+    shares = torch.bincount(at.flatten(), minlength=width * n_columns) / n
+    return float(-torch.special.xlogy(shares, shares).sum() / np.log(2))
+
+
+def _bins_for(energy: Tensor, step: float) -> int:
+    """Return how many bins to code: what lies above adds little to the error.
+
+    Parameters
+    ----------
+    energy : Tensor, shape (n_units, n_bins)
+    step : float
+        What is coded is off by a twelfth of its square.
+    """
+    error = energy.clamp_max(step**2 / 12)
+    beyond = (energy - error).sum(dim=0).flip(0).cumsum(dim=0).flip(0)
+    for n_bins in edges_to(_ALL):
+        if n_bins >= N_BINS and (
+            n_bins == _ALL or float(beyond[n_bins]) < _MATTERS * float(error.sum())
+        ):
+            return n_bins
+    return _ALL
 
 
 def _runs(lanes: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
@@ -153,23 +226,19 @@ class _Decay:
             group["lr"] = first * 0.1**done
 
 
-def _step_for(
-    network: ScaleNetwork,
-    energy: Tensor,
-    mixing: NDArray | None,
-    runs: Tensor,
-    bits_per_second: float,
-) -> float:
-    """Return the step at which the training data cost a number of bits."""
+def _step_for(codec: LearnedCodec, runs: Tensor) -> float:
+    """Return the step at which the training data cost what the codec may spend.
+
+    It is looked for within a factor of two: further from the steps that the network
+    was trained at, what it says of silence is no guide.
+    """
     few = runs[:: max(1, runs.shape[0] * runs.shape[1] * runs.shape[2] // _FEW)]
-    codec = LearnedCodec(
-        network, energy, mixing, 1.0, bits_per_second, 1.0, LARGEST[-1]
-    )
-    low, high = np.log(1e-3), np.log(20 * float(energy.max()) ** 0.5)
+    low, high = np.log(codec.step / 2), np.log(codec.step * 2)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         step = float(np.exp(middle))
         codes = codec.codes(few, step)
         spent = float(codec.costs(codes, step).bits.mean())
-        low, high = (middle, high) if spent > bits_per_second else (low, middle)
+        above = spent > codec.bits_per_second
+        low, high = (middle, high) if above else (low, middle)
     return float(np.exp((low + high) / 2))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eegtensor._check import fail
 from eegtensor.geometry import spectral
-from eegtensor.tokens._bands import EDGES
+from eegtensor.tokens._bands import edges_to
 from eegtensor.tokens._signals import Signals
 
 
@@ -40,7 +40,7 @@ def fit_mixing(recordings: Sequence[Signals], coefs: Sequence[NDArray]) -> NDArr
             fix="harmonise them, or fit with spatial=False",
         )
     found = []
-    for low, high in pairwise(EDGES):
+    for low, high in pairwise(edges_to(coefs[0].shape[-1])):
         gram = sum(_gram(c[..., low:high]) for c in coefs)
         vectors = spectral.eigh(np.asarray(gram))[1][:, ::-1].T
         # The sign of a component is free: its largest weight is positive.
@@ -63,7 +63,9 @@ def unmix(coefs: NDArray, mixing: NDArray) -> NDArray:
 def _each_band(coefs: NDArray, matrices: NDArray) -> NDArray:
     parts = [
         np.einsum("uc,tcfb->tufb", matrix, coefs[..., low:high], optimize=True)
-        for matrix, (low, high) in zip(matrices, pairwise(EDGES), strict=True)
+        for matrix, (low, high) in zip(
+            matrices, pairwise(edges_to(coefs.shape[-1])), strict=True
+        )
     ]
     return np.concatenate(parts, axis=-1)
 

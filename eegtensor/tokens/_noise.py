@@ -11,12 +11,17 @@ from eegtensor.tokens._bands import N_BINS
 _ROWS = 4096
 
 
-def token_noise(ids: Tensor) -> Tensor:
+def token_noise(ids: Tensor, n_bins: int = N_BINS) -> Tensor:
     """Return unit noise (..., n_bins), the row of a fixed table that ids point at."""
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(_ROWS, N_BINS, generator=generator, dtype=torch.float64)
+    table = torch.cat([_table(k) for k in range(-(-n_bins // N_BINS))], dim=1)
+    table = table[:, :n_bins]
     # A polynomial of the tokens modulo a prime: int64 never overflows.
     prime, at = 2_147_483_647, torch.zeros_like(ids[..., 0])
     for slot in ids.unbind(dim=-1):
         at = (at * 1_000_003 + slot + 2) % prime
     return table.to(ids.device)[at % _ROWS]
+
+
+def _table(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(_ROWS, N_BINS, generator=generator, dtype=torch.float64)

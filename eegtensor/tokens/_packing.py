@@ -9,15 +9,25 @@ from typing import Any
 import numpy as np
 
 from eegtensor._check import fail
+from eegtensor.tokens._makers import check_maker
 from eegtensor.tokens.learned import LearnedCodec
 from eegtensor.tokens.tokens import Tokens
 
 _MAGIC = b"EEGT1"
 
 
-def pack_tokens(codec: Any, tokens: Tokens) -> bytes:
-    """Return the bytes of tokens: a head in JSON, then the codes."""
+def pack_tokens(codec: Any, tokens: Tokens, name: str) -> bytes:
+    """Return the bytes of tokens: a head in JSON, then the codes.
+
+    Parameters
+    ----------
+    codec : LearnedCodec
+    tokens : Tokens
+    name : str
+        Of the tokenizer.
+    """
     codec = _with_costs(codec)
+    check_maker(tokens.made_by, name, reader="they are to be compressed by")
     ids = np.asarray(tokens.ids)
     if ids.shape[-1] != len(codec.alphabet):
         fail(
@@ -35,12 +45,13 @@ def pack_tokens(codec: Any, tokens: Tokens) -> bytes:
         "ch_names": tokens.ch_names,
         "n_times": tokens.n_times,
         "step": step,
+        "made_by": tokens.made_by,
     }
     text = json.dumps(head).encode()
     return _MAGIC + struct.pack("<I", len(text)) + text + codec.pack(ids, step)
 
 
-def unpack_tokens(codec: Any, data: bytes) -> Tokens:
+def unpack_tokens(codec: Any, data: bytes, name: str) -> Tokens:
     """Return the tokens that `pack_tokens` wrote."""
     codec = _with_costs(codec)
     start = len(_MAGIC) + 4
@@ -55,6 +66,8 @@ def unpack_tokens(codec: Any, data: bytes) -> Tokens:
             fix="give the bytes that were written, whole",
             cause=error,
         )
+    made_by = head.get("made_by")
+    check_maker(made_by, name, reader="they are to be read by")
     ids = codec.unpack(data[end:], tuple(head["shape"]), head["step"])
     bits = codec.bits_of(ids, head["step"])
     return Tokens(
@@ -66,6 +79,7 @@ def unpack_tokens(codec: Any, data: bytes) -> Tokens:
         codec.alphabet,
         bits[0] if head["single"] else bits,
         head["step"],
+        made_by,
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eegtensor._check import fail
 from eegtensor.tokens._files import is_path, open_files
-from eegtensor.tokens._signals import Signals, read_signals
+from eegtensor.tokens._signals import Signals, read_signals, squarable
 
 RATE = 200
 _EDGES = (0.5, 44.5)
@@ -86,6 +86,8 @@ def prepared_pair(
             why="Its ends, where filters ring, are not compared",
             fix=f"give {least} s or more",
         )
+    truth, power = squarable(truth)
+    rebuilt = np.ldexp(rebuilt, -power[:, None])
     sos = scipy.signal.butter(3, _EDGES, btype="bandpass", fs=sfreq, output="sos")
     ratio = Fraction(RATE / sfreq).limit_denominator(1000)
 

@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 from eegtensor._check import fail
 from eegtensor.tokens._signals import Signals
 
+_FIX = "give one positive number a channel, in the unit of the recording"
+
 
 def scaled(signals: Signals, scale: NDArray) -> NDArray:
-    """Return signals divided by one scale a channel; a silent one stays zero."""
-    safe = np.where(scale > 0, scale, 1.0)[:, None]
+    """Return signals divided by one scale a channel; zero where it is silent."""
+    loud = (scale > 0)[:, None]
+    found = np.zeros(signals.X.shape, dtype=np.float32)
     # float32 of the ratio: what rounding in V and uV differs by falls away.
-    return np.asarray((signals.X / safe).astype(np.float32), dtype=np.float64)
+    with np.errstate(over="ignore"):
+        np.divide(signals.X, scale[:, None], out=found, where=loud, casting="same_kind")
+    if not np.isfinite(found).all():
+        fail("the recording has values of more than 1e38 of its scale", fix=_FIX)
+    return found.astype(np.float64)
 
 
 def check_rate(bits_per_second: float) -> float:
@@ -29,17 +36,25 @@ def check_rate(bits_per_second: float) -> float:
     return found
 
 
-def check_scale(scale: NDArray | float, n_channels: int) -> NDArray:
-    """Return a given scale as one number a channel."""
-    found = np.asarray(scale, dtype=np.float64)
-    if found.shape not in ((), (n_channels,)) or not (
-        np.isfinite(found).all() and (found >= 0).all()
-    ):
-        fine = np.isfinite(found) & (found >= 0)
-        fail(
-            f"scale has shape {found.shape} for {n_channels} channels"
-            if fine.all()
-            else f"scale holds {found[~fine].flat[0]:g}",
-            fix="give one positive number a channel, in the unit of the recording",
-        )
+def check_scale(scale: NDArray | float, signals: Signals) -> NDArray:
+    """Return a given scale of signals as one number a channel.
+
+    Raises
+    ------
+    EEGTensorError
+        If it has another shape, a number is not finite or below zero, or all are
+        zero where signals are not silent.
+    """
+    n_channels = signals.X.shape[1]
+    try:
+        found = np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        fail(f"scale={scale!r}", fix=_FIX, cause=error)
+    if found.shape not in ((), (n_channels,)):
+        fail(f"scale has shape {found.shape} for {n_channels} channels", fix=_FIX)
+    fine = np.isfinite(found) & (found >= 0)
+    if not fine.all():
+        fail(f"scale holds {found[~fine].flat[0]:g}", fix=_FIX)
+    if not found.any() and (signals.X != signals.X[..., :1]).any():
+        fail("scale is 0", why="All that is coded would be silence", fix=_FIX)
     return np.broadcast_to(found, (n_channels,)).copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ RATE = 200.0
 SLOWEST, FASTEST = 100.0, 1000.0
 # Means beyond this many standard deviations are offsets of an amplifier, not EEG.
 _OFFSET = 20.0
+# Units are anybody's: beyond these squares, and their sums, leave double precision.
+_SQUARABLE = (1e-120, 1e120)
 
 
 class Signals(NamedTuple):
@@ -68,14 +71,7 @@ def read_signals(
     if X.dtype.kind not in "biuf":
         fail(f"a recording holds {X.dtype}", fix="give an array of real numbers")
     X = X.astype(np.float64, copy=False)
-    if sfreq is None:
-        fail("sfreq is not given", fix="give the sampling rate in hertz")
-    if not SLOWEST <= sfreq <= FASTEST:
-        fail(
-            f"sfreq={sfreq:g} Hz",
-            why=f"Tokens are made from {SLOWEST:g} to {FASTEST:g} Hz",
-            fix="resample the recording first",
-        )
+    rate = check_sfreq(sfreq)
     if X.ndim not in (2, 3) or 0 in X.shape:
         fail(
             f"a recording has shape {X.shape}",
@@ -96,13 +92,37 @@ def read_signals(
             f"values are not finite in {listing(np.array(shown)[lost])}",
             fix="restore them first (see eegtensor.features.Completer)",
         )
-    return Signals(X, float(sfreq), names, single)
+    return Signals(X, rate, names, single)
+
+
+def check_sfreq(sfreq: Any) -> float:
+    """Return a rate that tokens are made at.
+
+    Raises
+    ------
+    EEGTensorError
+        If it is not given, no number, or out of range.
+    """
+    if sfreq is None:
+        fail("sfreq is not given", fix="give the sampling rate in hertz")
+    if not isinstance(sfreq, Real):
+        fail(f"sfreq={sfreq!r}", fix="give a number, of hertz")
+    rate = float(sfreq)
+    if not SLOWEST <= rate <= FASTEST:
+        fail(
+            f"sfreq={rate:g} Hz",
+            why=f"Tokens are made from {SLOWEST:g} to {FASTEST:g} Hz",
+            fix="resample the recording first",
+        )
+    return rate
 
 
 def scale_of(signals: Signals) -> NDArray:
     """Return one standard deviation a channel over all trials, (n_channels,)."""
-    spread = signals.X.std(axis=(0, 2))
-    mean = np.abs(signals.X.mean(axis=(0, 2)))
+    X, power = squarable(signals.X)
+    # A constant is silence, whatever its mean is rounded to.
+    spread = np.where(np.ptp(X, axis=(0, 2)) > 0, X.std(axis=(0, 2)), 0.0)
+    mean = np.abs(X.mean(axis=(0, 2)))
     bad = (mean > _OFFSET * spread) & (spread > 0)
     if bad.any():
         names = signals.ch_names or tuple(str(i) for i in range(len(bad)))
@@ -112,7 +132,28 @@ def scale_of(signals: Signals) -> NDArray:
             why="An amplifier's offset would take the tokens of the EEG",
             fix="filter with a high pass, of 0.5 Hz for example",
         )
-    return np.asarray(spread)
+    return np.asarray(np.ldexp(spread, power))
+
+
+def squarable(X: NDArray) -> tuple[NDArray, NDArray]:
+    """Return signals whose squares are numbers, and the powers of two taken off.
+
+    Parameters
+    ----------
+    X : ndarray, shape (..., n_channels, n_times)
+
+    Returns
+    -------
+    X : ndarray, of the same shape
+        No digit of it changes; the same array where nothing has to be done.
+    power : ndarray of int, shape (n_channels,)
+        ``np.ldexp(found, power)`` takes back what is found of each channel.
+    """
+    axes = (*range(X.ndim - 2), X.ndim - 1)
+    peak = np.maximum(X.max(axis=axes), -X.min(axis=axes))
+    far = (peak > 0) & ((peak < _SQUARABLE[0]) | (peak > _SQUARABLE[1]))
+    power = np.where(far, np.frexp(peak)[1], 0)
+    return (np.ldexp(X, -power[:, None]) if far.any() else X), power
 
 
 def frame_length(sfreq: float) -> int:
@@ -137,20 +178,25 @@ def spectra(X: NDArray, sfreq: float, n_bins: int) -> NDArray:
     Returns
     -------
     coefs : ndarray, shape (..., n_frames, n_bins)
+        Zero beyond half the rate.
     """
     length = frame_length(sfreq)
     short = -X.shape[-1] % length
     if short:
         X = np.concatenate([X, np.repeat(X[..., -1:], short, axis=-1)], axis=-1)
     frames = X.reshape(*X.shape[:-1], -1, length)
-    coefs = scipy.fft.dct(frames, norm="ortho")[..., :n_bins]
-    return np.asarray(coefs * math.sqrt(RATE / length))
+    coefs = scipy.fft.dct(frames, norm="ortho")[..., :n_bins] * math.sqrt(RATE / length)
+    if n_bins > length:
+        beyond = [(0, 0)] * (coefs.ndim - 1) + [(0, n_bins - length)]
+        coefs = np.pad(coefs, beyond)
+    return np.asarray(coefs)
 
 
 def signals_from(coefs: NDArray, sfreq: float, n_times: int) -> NDArray:
     """Return the inverse of `spectra`, (..., n_times)."""
     length = frame_length(sfreq)
     full = np.zeros((*coefs.shape[:-1], length))
-    full[..., : coefs.shape[-1]] = coefs * math.sqrt(length / RATE)
+    known = coefs[..., :length]
+    full[..., : known.shape[-1]] = known * math.sqrt(length / RATE)
     frames = scipy.fft.idct(full, norm="ortho")
     return np.asarray(frames.reshape(*coefs.shape[:-2], -1)[..., :n_times])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegtensor.tokens._band_kind import BandKind
-from eegtensor.tokens._bands import EDGES
+from eegtensor.tokens._bands import EDGES, edges_to
 from eegtensor.tokens._neural_codec import NeuralCodec
 from eegtensor.tokens.learned import LearnedCodec
 
@@ -46,7 +46,8 @@ def slot_groups(tokenizer: Any, n_slots: int) -> list[SlotGroup]:
         ]
         return [SlotGroup("state", 0, 1), *bands]
     if isinstance(codec, LearnedCodec):
-        return [SlotGroup(_hertz(a, b), a, b) for a, b in pairwise(EDGES)]
+        edges = edges_to(n_slots)
+        return [SlotGroup(_hertz(a, b), a, b) for a, b in pairwise(edges)]
     if isinstance(codec, NeuralCodec):
         n = codec.model.size.n_levels
         starts = np.arange(0, n_slots, n).tolist()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eegtensor._check import EEGTensorError, fail
-from eegtensor.tokens._modelfiles import read_digested, write_digested
+from eegtensor.tokens._saving import read_digested, write_digested
 from eegtensor.tokens.tokens import Tokens
 
 _FORMAT = "eegtensor.tokens.1"
@@ -46,8 +46,10 @@ def load_tokens(path: str | os.PathLike[str]) -> Tokens:
         If the file is damaged, was changed, or holds anything more or less than
         tokens.
     """
-    names = {f.name for f in fields(Tokens)}
-    state = read_digested(Path(path), names, _FORMAT, what="file of tokens")
+    names = [f.name for f in fields(Tokens)]
+    state = read_digested(
+        Path(path), names, _FORMAT, what="file of tokens", later=["made_by"]
+    )
     state["ids"] = state["ids"].astype(np.int32)
     state["ch_names"] = tuple(state["ch_names"])
     try:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from eegtensor._check import check_option
+from eegtensor._check import check_option, fail
 from eegtensor.features._base import check_fitted
 from eegtensor.models.maskedtokens import MaskedTokenNetwork
 from eegtensor.models.tokenclassifier import POOLS, pool_states
 from eegtensor.tokens import _scores
 from eegtensor.tokens._codevectors import code_vectors
-from eegtensor.tokens._modelfiles import read_digested, write_digested
 from eegtensor.tokens._objective import MaskedScores
 from eegtensor.tokens._positions import Places, places_of
+from eegtensor.tokens._saving import read_digested, write_digested
 from eegtensor.tokens._windows import as_sequences, check_alphabet, joined, windows
 from eegtensor.tokens.tokens import Tokens
 from eegtensor.training import History, as_device, device_of
@@ -29,12 +29,24 @@ from eegtensor.training import History, as_device, device_of
 _FORMAT = "eegtensor masked tokens 1"
 _LEARNED = {
     "alphabet_",
+    "made_by_",
     "n_code_features_",
     "coordinates_",
     "shares_",
     "history_",
     "scores_",
 }
+
+
+def as_list(tokens: Tokens | Sequence[Tokens]) -> list[Tokens]:
+    """Return tokens of recordings as a list of at least one."""
+    many = [tokens] if isinstance(tokens, Tokens) else list(tokens)
+    if not many:
+        fail("there are no tokens", fix="give at least one recording's")
+    other = [type(item).__name__ for item in many if not isinstance(item, Tokens)]
+    if other:
+        fail(f"a {other[0]} is no Tokens", fix="give what encode() returned")
+    return many
 
 
 class TokenModel(BaseEstimator):
@@ -55,6 +67,8 @@ class TokenModel(BaseEstimator):
     device: str
     # A module whose parts mypy cannot know.
     network_: Any
+    alphabet_: NDArray
+    made_by_: str | None
     coordinates_: dict[str, list[float]] | None
     history_: History
     scores_: MaskedScores | None
@@ -75,12 +89,19 @@ class TokenModel(BaseEstimator):
             See `fit`.
         random_state : int | None
         """
-        self.alphabet_ = np.asarray(tokens.alphabet)
+        self._know([tokens], tokenizer)
         self.coordinates_ = None
         self.history_, self.scores_ = History(), None
         x = as_sequences(self.windows(tokens))
         self._begin(x, tokenizer, random_state)
         return self
+
+    def _know(self, many: Sequence[Tokens], tokenizer: Any) -> None:
+        """Remember which tokenizer the tokens are of."""
+        self.alphabet_ = np.asarray(many[0].alphabet)
+        # Its name, or that of the first tokens that bear one: others have to agree.
+        names = [getattr(tokenizer, "name_", None), *(t.made_by for t in many)]
+        self.made_by_ = next((name for name in names if name is not None), None)
 
     def _begin(self, x: dict[str, Tensor], tokenizer: Any, seed: int | None) -> None:
         """Set a network that knows the codes and how often each is used."""
@@ -140,7 +161,7 @@ class TokenModel(BaseEstimator):
         return windows(tokens, self._places(tokens), self.n_frames)
 
     def _places(self, tokens: Tokens) -> Places:
-        check_alphabet(tokens, self.alphabet_)
+        check_alphabet(tokens, self.alphabet_, self.made_by_)
         return places_of(
             tokens.ch_names,
             np.asarray(tokens.ids).shape[-3],
@@ -195,7 +216,7 @@ class TokenModel(BaseEstimator):
             Of the mask.
         """
         check_fitted(self, "network_")
-        many = [tokens] if isinstance(tokens, Tokens) else list(tokens)
+        many = as_list(tokens)
         x = joined([as_sequences(self.windows(item)) for item in many])
         kind = self.mask if mask is None else mask
         kind = "random" if kind == "hard" else kind
@@ -205,21 +226,7 @@ class TokenModel(BaseEstimator):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one safetensors file, without any token."""
-        check_fitted(self, "network_")
-        params = self.get_params()
-        if params["checkpoint"] is not None:
-            params["checkpoint"] = os.fspath(params["checkpoint"])
-        state = {
-            **params,
-            "alphabet_": self.alphabet_,
-            "n_code_features_": self.n_code_features_,
-            "coordinates_": self.coordinates_,
-            "shares_": self.shares_,
-            "history_": self.history_.rows,
-            "scores_": None if self.scores_ is None else tuple(self.scores_),
-            "network": dict(self.network_.state_dict()),
-        }
-        write_digested(Path(path), state, _FORMAT)
+        write_digested(Path(path), self._state(), _FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -236,12 +243,35 @@ class TokenModel(BaseEstimator):
         EEGTensorError
             If the file is damaged, changed, or not a model in full.
         """
-        params = set(cls().get_params())
-        names = params | _LEARNED | {"network"}
-        state = read_digested(Path(path), names, _FORMAT, what="masked token model")
+        names = {*cls().get_params(), *_LEARNED, "network"}
+        state = read_digested(
+            Path(path), names, _FORMAT, what="masked token model", later=["made_by_"]
+        )
+        return cls._from_state(state, device)
+
+    def _state(self) -> dict[str, Any]:
+        """Return parameters and all that was fitted."""
+        check_fitted(self, "network_")
+        params = self.get_params()
+        if params["checkpoint"] is not None:
+            params["checkpoint"] = os.fspath(params["checkpoint"])
+        return {
+            **params,
+            "alphabet_": self.alphabet_,
+            "made_by_": self.made_by_,
+            "n_code_features_": self.n_code_features_,
+            "coordinates_": self.coordinates_,
+            "shares_": self.shares_,
+            "history_": self.history_.rows,
+            "scores_": None if self.scores_ is None else tuple(self.scores_),
+            "network": dict(self.network_.state_dict()),
+        }
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any], device: str | None) -> Self:
+        found = cls(**{name: state[name] for name in cls().get_params()})
         if device is not None:
-            state["device"] = device
-        found = cls(**{name: state[name] for name in params})
+            found.device = device
         for name in _LEARNED:
             setattr(found, name, state[name])
         found.history_ = History(state["history_"])

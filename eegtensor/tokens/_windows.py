@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from eegtensor._check import fail
+from eegtensor.tokens._makers import check_maker
 from eegtensor.tokens._positions import Places
 from eegtensor.tokens.tokens import Tokens
 
@@ -21,14 +22,23 @@ def ids_of(tokens: Tokens) -> NDArray:
     return ids[None] if ids.ndim == 3 else ids
 
 
-def check_alphabet(tokens: Tokens, alphabet: ArrayLike) -> None:
+def check_alphabet(tokens: Tokens, alphabet: ArrayLike, made_by: str | None) -> None:
     """Raise unless tokens are those of one tokenizer, and within its alphabet.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    alphabet : array, shape (n_slots,)
+    made_by : str | None
+        Of the tokens of the fit, see `Tokens`.
 
     Raises
     ------
     EEGTensorError
-        If slots or their sizes differ, or an id is too large.
+        If slots or their sizes differ, or an id is too large, or another tokenizer
+        is known to have made them.
     """
+    check_maker(tokens.made_by, made_by, reader="those of the fit by")
     mine, known = np.asarray(tokens.alphabet), np.asarray(alphabet)
     if not np.array_equal(mine, known):
         fail(

@@ -3,8 +3,9 @@
 Pure functions on coefficients of shape (n_frames, n_units, n_bins): frames of one
 second, units that share a frame's bits (components of a spatial transform, or one
 channel alone), bins of 0.5 Hz. One optional token a unit and frame, its state,
-says how much energy each band has; gains and the levels that every band gets
-follow from it, so a frame decodes by itself.
+says how much energy each band has; or one token a frame, the state of all units.
+Gains and the levels that every band gets follow from it, so a frame decodes by
+itself.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ class BandCodec(NamedTuple):
     ----------
     spread : Tensor, shape (n_units, n_bands)
         Mean energy of a bin.
-    states : Tensor, shape (n_states, n_bands)
+    states : Tensor, shape (n_states, n_bands) or (n_states, n_units * n_bands)
         Log energies, relative to the spread, that a state stands for; weighted.
-    gains : Tensor, shape (n_states, n_bands)
-        Energy of a state relative to the spread.
+    gains : Tensor, shape (n_states, 1, n_bands) or (n_states, n_units, n_bands)
+        Energy of a state relative to the spread: of a unit, or of all.
     remaining : Tensor, shape (n_bands, n_levels + 1)
         Share of a band's energy that is left after 0, 1, ... levels, on vectors
         that were not trained on; flat from the first level that does not pay.
     books : tuple of Tensor, shape (n_levels, n_codes, n_bins_of_band)
         One a band, for coefficients divided by their spread.
     n_stated : int
-        Units, from the first, that have a state.
+        Units, from the first, that have a state; one where it is that of all.
     codes_per_frame : int
         Codes that the units of a frame share.
     beam : int
@@ -60,6 +61,11 @@ class BandCodec(NamedTuple):
     n_stated: int
     codes_per_frame: int
     beam: int
+
+    @property
+    def together(self) -> bool:
+        """Whether the first unit's state is that of all units."""
+        return self.gains.shape[1] > 1
 
     @property
     def n_levels(self) -> int:
@@ -93,10 +99,25 @@ def log_energies(energies: Tensor, spread: Tensor) -> Tensor:
     return (energies / safe + _FLOOR).log() * (weight / weight.mean())
 
 
+def frame_logs(energies: Tensor, spread: Tensor) -> Tensor:
+    """Return log energies of all units as one row, (n_frames, n_units * n_bands).
+
+    Those of bands with more energy weigh more, and silence is no extreme: what is
+    to be told apart is where codes are missing, not where none are needed.
+    """
+    width = torch.tensor(widths(), dtype=energies.dtype, device=energies.device)
+    weight = (spread * width).sqrt()
+    safe = torch.where(spread > 0, spread, 1.0)
+    return ((energies / safe).log1p() * weight / weight.max()).flatten(1)
+
+
 def states_of(coefs: Tensor, codec: BandCodec) -> Tensor:
     """Return each stated unit's state, (n_frames, n_units); -1 where it has none."""
     found = torch.full(coefs.shape[:2], -1, dtype=torch.int64, device=coefs.device)
-    if codec.n_stated:
+    if codec.together:
+        logs = frame_logs(band_energies(coefs), codec.spread)
+        found[:, 0] = nearest_codes(logs, codec.states)
+    elif codec.n_stated:
         n = codec.n_stated
         logs = log_energies(band_energies(coefs[:, :n]), codec.spread[:n])
         found[:, :n] = nearest_codes(logs, codec.states)
@@ -108,7 +129,9 @@ def expected(states: Tensor, codec: BandCodec) -> Tensor:
     spread = codec.spread.expand(*states.shape, -1)
     if not codec.n_stated:
         return spread
-    gains = codec.gains[states.clamp_min(0)]
+    if codec.together:
+        return spread * codec.gains[states[:, 0]]
+    gains = codec.gains[states.clamp_min(0), 0]
     return spread * torch.where((states >= 0)[..., None], gains, 1.0)
 
 

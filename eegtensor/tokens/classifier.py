@@ -8,37 +8,31 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from eegtensor._check import check_lengths, check_option, fail
-from eegtensor.domains import (
-    Domain,
-    check_unseen_policy,
-    domain_names,
-)
-from eegtensor.features._base import class_codes
+from eegtensor.domains import Domain, check_unseen_policy, domain_names
+from eegtensor.features._base import check_fitted, class_codes
 from eegtensor.models.tokenclassifier import POOLS, TokenClassifierNetwork
-from eegtensor.tokens._adapted import AdaptedTokens
+from eegtensor.tokens._adapted import n_trials_of
 from eegtensor.tokens._codevectors import mixes
 from eegtensor.tokens._finetune import finetune
+from eegtensor.tokens._probe import start_head
+from eegtensor.tokens._savedclassifier import SavedTokens
 from eegtensor.tokens._trials import learn_scales, tokenise
 from eegtensor.tokens.pretrain import MaskedTokenModel
 from eegtensor.tokens.tokenizer import EEGTokenizer
 from eegtensor.tokens.tokens import Tokens
-from eegtensor.training import Batch, History, as_device, forward_all
+from eegtensor.training import Batch, History, as_device
 from eegtensor.training.seeds import as_seed
-from eegtensor.transfer._perdomain import (
-    TARGET,
-)
+from eegtensor.transfer._perdomain import TARGET
 
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Of its own tokenizer: what rebuilds best may have none, which hides band powers.
+_STATES = 64
 MODES = ("probe", "finetune", "scratch")
 
 
-class TokenClassifier(AdaptedTokens):
+class TokenClassifier(SavedTokens):
     """Classify trials by their tokens, and adapt to people never seen.
 
     Trials are scaled by domain and coded; a transformer reads the tokens, its
@@ -48,7 +42,8 @@ class TokenClassifier(AdaptedTokens):
     Parameters
     ----------
     tokenizer : EEGTokenizer | path | None
-        Fitted, or where one was saved. None fits one on the trials of `fit`.
+        Fitted, or where one was saved. None fits one of kind "band-rvq" with 64
+        states on the trials of `fit`.
     model : MaskedTokenModel | path | None
         Fitted on tokens of that tokenizer. None pre-trains one on the trials of
         `fit`, without their labels.
@@ -162,16 +157,15 @@ class TokenClassifier(AdaptedTokens):
         check_option("pool", self.pool, POOLS)
         check_unseen_policy(self.unseen)
         self._start(X)
-        n_trials = len(X)
+        n_trials = n_trials_of(X)
         names = domain_names(n_trials, subjects, sessions)
         known = np.ones(n_trials, dtype=bool)
         if labelled is not None:
             check_lengths(n_trials, labelled=labelled)
             known = np.asarray(labelled, dtype=bool)
         check_lengths(n_trials, y=y)
-        purpose = type(self).__name__
         self.classes_, labels = class_codes(
-            np.asarray(y)[known], int(known.sum()), purpose
+            np.asarray(y)[known], int(known.sum()), type(self).__name__
         )
         seed = as_seed(self.random_state)
         tokens = self._learn_tokens(X, names)
@@ -197,7 +191,7 @@ class TokenClassifier(AdaptedTokens):
         rows = torch.from_numpy(np.flatnonzero(known))
         own = Batch({k: v[rows] for k, v in x.items()}, domain=domain[rows])
         if self.mode != "scratch":
-            self._probe(own, labels)
+            start_head(self.network_, own, labels, C=self.C)
         self.history_ = History()
         if self.mode != "probe":
             self.history_ = finetune(
@@ -231,6 +225,10 @@ class TokenClassifier(AdaptedTokens):
                 why="Codes of another tokenizer would mean nothing to it",
                 fix="give tokenizer=, or tokens in place of trials",
             )
+        if tokenizer is not None:
+            check_fitted(tokenizer, "codec_")
+        if model is not None:
+            check_fitted(model, "network_")
         self.tokenizer_, self.model_ = tokenizer, model
 
     def _learn_tokens(self, X: Any, names: Sequence[Domain]) -> Tokens:
@@ -239,7 +237,8 @@ class TokenClassifier(AdaptedTokens):
             return X
         signals = self._signals(X)
         if self.tokenizer_ is None:
-            self.tokenizer_ = EEGTokenizer(random_state=as_seed(self.random_state))
+            seed = as_seed(self.random_state)
+            self.tokenizer_ = EEGTokenizer(n_states=_STATES, random_state=seed)
             self.tokenizer_.fit(
                 signals.X, sfreq=signals.sfreq, ch_names=signals.ch_names or None
             )
@@ -256,44 +255,3 @@ class TokenClassifier(AdaptedTokens):
             verbose=self.verbose,
         )
         return made.fit(tokens, tokenizer=self.tokenizer_)
-
-    def _probe(self, data: Batch, labels: NDArray) -> None:
-        """Set the head by logistic regression on normalised averages."""
-        features = forward_all(_Features(self.network_), data).double().cpu().numpy()
-        fitted = _regression(self.C, labels).fit(features, labels)
-        fitted = getattr(fitted, "best_estimator_", fitted)
-        weight, bias = fitted.coef_, fitted.intercept_
-        if len(weight) == 1:
-            # One row tells two classes apart: half of it for each.
-            weight = np.concatenate([-weight, weight]) / 2
-            bias = np.concatenate([-bias, bias]) / 2
-        head = self.network_.head
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(weight))
-            head.bias.copy_(torch.from_numpy(bias))
-
-
-class _Features(torch.nn.Module):
-    """What the head of a network gets."""
-
-    def __init__(self, network: TokenClassifierNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: dict[str, Tensor], domain: Tensor) -> Tensor:
-        """Return normalised averages."""
-        found: Tensor = self.network.features(x, domain)
-        return found
-
-
-def _regression(C: float | None, labels: NDArray) -> Any:
-    plain = LogisticRegression(
-        C=_STRENGTHS[2] if C is None else C, class_weight="balanced", max_iter=2000
-    )
-    n_splits = min(5, int(np.bincount(labels).min()))
-    if C is not None or n_splits < 2:
-        return plain
-    # Probabilities tell strengths apart where few labels all come out right.
-    return GridSearchCV(
-        plain, {"C": list(_STRENGTHS)}, cv=n_splits, scoring="neg_log_loss"
-    )

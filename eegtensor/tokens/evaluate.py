@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -87,6 +88,10 @@ def distortion(
                 f"a recording has shape {a}, rebuilt {b}",
                 fix=f"give (n_channels, n_times) of {window} samples or more twice",
             )
+    # One power of two for all: errors are ratios, whatever the unit.
+    largest = max(float(np.abs(a).max()) for a in truth)
+    power = -math.frexp(largest)[1]
+    truth, rebuilt = ([np.ldexp(a, power) for a in part] for part in (truth, rebuilt))
     flat = np.concatenate([a.ravel() for a in truth])
     missed = np.concatenate(
         [(a - b).ravel() for a, b in zip(truth, rebuilt, strict=True)]

@@ -25,7 +25,6 @@ from eegtensor.codebook.entropy import (
 )
 from eegtensor.codebook.ranges import RangeReader, write_ranges
 from eegtensor.models.scalenetwork import ScaleNetwork
-from eegtensor.tokens._bands import N_BINS
 from eegtensor.tokens._coded import Coded
 from eegtensor.tokens._context import (
     Memory,
@@ -46,7 +45,7 @@ ROUNDING = 0.4
 # Codes up to one of these, the first that the training data fit into.
 LARGEST = (127, 255, 511, 1023, 2047, 4095)
 # Codes whose contexts are held at one time.
-_PIECE = 400_000
+_PIECE = 100_000
 
 
 class Costs(NamedTuple):
@@ -70,7 +69,7 @@ class LearnedCodec:
     ----------
     network : ScaleNetwork
     energy : Tensor, shape (n_units, n_bins)
-        Mean square of the training data's coefficients.
+        Mean square of the training data's coefficients, of the bins that are coded.
     mixing : ndarray, shape (n_bands, n_units, n_channels) | None
         Components of each band, None where channels are coded.
     step : float
@@ -106,9 +105,14 @@ class LearnedCodec:
         )
 
     @property
+    def n_bins(self) -> int:
+        """Bins that are coded, from the lowest."""
+        return self.energy.shape[1]
+
+    @property
     def alphabet(self) -> NDArray:
         """How many ids a slot can have, (n_bins,)."""
-        return np.full(N_BINS, 2 * self.largest + 1)
+        return np.full(self.n_bins, 2 * self.largest + 1)
 
     def encode(
         self,
@@ -129,7 +133,7 @@ class LearnedCodec:
             None for the least at which the recording costs no more than
             `bits_per_second`.
         """
-        lanes = lanes_of(spectra(X, sfreq, N_BINS), self.mixing)
+        lanes = lanes_of(spectra(X, sfreq, self.n_bins), self.mixing)
         if step is None:
             step, codes, bits = within_rate(self, lanes)
         else:
@@ -154,7 +158,7 @@ class LearnedCodec:
         rows = self.costs(codes, step).rows
         coefs = self.tables.means[rows, codes + self.largest]
         if fill:
-            noise = token_noise(ids_of(codes))
+            noise = token_noise(ids_of(codes), self.n_bins)
             silent = torch.where(codes == 0, self.tables.spread[rows], 0.0)
             coefs = coefs + fill * noise * silent
         found = spectra_of(coefs * step, len(ids), self.mixing)
@@ -197,14 +201,14 @@ class LearnedCodec:
         n_lanes = n_trials * n_units // together
         relative = self.energy / step**2
         prior = prior_feature(relative).expand(n_lanes, *relative.shape)
-        memory = Memory((n_lanes, together, N_BINS), relative.device)
+        memory = Memory((n_lanes, together, self.n_bins), relative.device)
         reader = RangeReader(data, n_lanes * together)
         frames = []
         for _ in range(n_frames):
             past = torch.stack(memory.features(), dim=-1)
-            codes = torch.zeros(n_lanes, together, N_BINS, dtype=torch.int64)
+            codes = torch.zeros(n_lanes, together, self.n_bins, dtype=torch.int64)
             energy = energies(codes, relative)
-            for b in range(N_BINS):
+            for b in range(self.n_bins):
                 now = [f[..., b] for f in frame_features(energy[..., : b + 1])]
                 known = [past[..., b, :], torch.stack([*now, prior[..., b]], dim=-1)]
                 rows = scale_index(self.network(torch.cat(known, dim=-1)))

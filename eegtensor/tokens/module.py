@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from eegtensor._check import fail
+from eegtensor.features._base import check_fitted
 from eegtensor.models.tokenclassifier import TokenClassifierNetwork
 from eegtensor.tokens._codevectors import mixes
 from eegtensor.tokens.pretrain import MaskedTokenModel
@@ -74,6 +75,9 @@ class TokenNet(nn.Module):
             loaded = EEGTokenizer.load(loaded)
         if isinstance(model, (str, os.PathLike)):
             model = MaskedTokenModel.load(model, device="cpu")
+        check_fitted(loaded, "codec_")
+        if model is not None:
+            check_fitted(model, "network_")
         self.n_chans, self.n_outputs, self.n_times = n_chans, n_outputs, n_times
         self.sfreq = loaded.sfreq_ if sfreq is None else float(sfreq)
         self.chs_info = chs_info

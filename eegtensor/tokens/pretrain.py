@@ -18,7 +18,7 @@ from eegtensor.tokens._codevectors import mixes
 from eegtensor.tokens._drawing import draw_tokens
 from eegtensor.tokens._objective import MaskedCrossEntropy, MaskedScores
 from eegtensor.tokens._positions import UNITS, as_coordinates
-from eegtensor.tokens._tokenmodel import TokenModel
+from eegtensor.tokens._tokenmodel import TokenModel, as_list
 from eegtensor.tokens._windows import as_sequences, joined
 from eegtensor.tokens.masking import MASKS, MaskTokens, Teacher
 from eegtensor.tokens.tokens import Tokens
@@ -77,6 +77,8 @@ class MaskedTokenModel(TokenModel):
     ----------
     network_ : MaskedTokenNetwork
     alphabet_ : ndarray of int, shape (n_slots,)
+    made_by_ : str | None
+        `name_` of the tokenizer, see `Tokens`; tokens of others are refused.
     history_ : History
     scores_ : MaskedScores | None
         Of the validation windows, with the weights that were kept.
@@ -166,10 +168,8 @@ class MaskedTokenModel(TokenModel):
             )
         if self.n_frames < 1:
             fail(f"n_frames={self.n_frames!r}", fix="give at least one")
-        many = [tokens] if isinstance(tokens, Tokens) else list(tokens)
-        if not many:
-            fail("there are no tokens", fix="give at least one recording's")
-        self.alphabet_ = np.asarray(many[0].alphabet)
+        many = as_list(tokens)
+        self._know(many, tokenizer)
         self.coordinates_ = as_coordinates(coordinates)
         x = joined([as_sequences(self.windows(item)) for item in many])
         seed = as_seed(self.random_state)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
-from eegtensor._check import check_option, fail, listing
-from eegtensor.tokens._files import check_alike, is_path, only_file, open_files
-from eegtensor.tokens._kinds import KINDS, Codec
+from eegtensor._check import fail
+from eegtensor.tokens._decoding import check_channels, decode_tokens
+from eegtensor.tokens._files import is_path, only_file
+from eegtensor.tokens._fitting import OPTIONS, fit_codec
+from eegtensor.tokens._makers import check_maker
 from eegtensor.tokens._packing import pack_tokens, unpack_tokens
-from eegtensor.tokens._saving import read_tokenizer, write_tokenizer
-from eegtensor.tokens._scaling import check_rate, check_scale, scaled
-from eegtensor.tokens._signals import read_signals, scale_of
+from eegtensor.tokens._savedtokenizer import SavedTokenizer
+from eegtensor.tokens._scaling import check_scale, scaled
+from eegtensor.tokens._signals import check_sfreq, read_signals, scale_of
 from eegtensor.tokens._streaming import stream_tokens
 from eegtensor.tokens.tokens import Tokens
-from eegtensor.training.seeds import as_seed
-
-# What kinds take beside a rate and a seed, with the values that say nothing.
-_OPTIONS: dict[str, Any] = {
-    "spatial": False,
-    "n_states": None,
-    "size": None,
-    "fixes": None,
-    "n_codes": None,
-    "n_steps": None,
-}
 
 
-class EEGTokenizer(BaseEstimator):
+class EEGTokenizer(SavedTokenizer):
     """Turn EEG of any unit and rate into tokens, and tokens into EEG.
 
     Parameters
@@ -78,6 +65,9 @@ class EEGTokenizer(BaseEstimator):
         Hertz, of the first recording of the fit.
     ch_names_ : tuple of str
         Channels of the fit; empty where unknown or without `spatial`.
+    name_ : str
+        Kind, rate and a digest of what was fitted, which tokens bear: another
+        tokenizer refuses them.
     """
 
     def __init__(
@@ -132,39 +122,18 @@ class EEGTokenizer(BaseEstimator):
             If signals cannot be read, channels differ though `spatial`, the bits
             are fewer than one code's, or an option is not the kind's.
         """
-        kind = KINDS[check_option("kind", self.kind, tuple(KINDS))]
-        options = {name: getattr(self, name) for name in _OPTIONS}
-        idle = [
-            name
-            for name, nothing in _OPTIONS.items()
-            if name not in kind.takes and options[name] != nothing
-        ]
-        if idle:
-            fail(
-                f"{listing(idle)} with kind={self.kind!r}",
-                why="It has no such option",
-                fix="leave it out, or choose another kind",
-            )
-        bits_per_second = check_rate(self.bits_per_second)
-        many = recordings if isinstance(recordings, (list, tuple)) else [recordings]
-        check_alike(many)
-        if many and is_path(many[0]):
-            many = list(open_files(many))
-        names = tuple(ch_names) if ch_names is not None else None
-        read = [read_signals(x, sfreq, names) for x in many]
-        if not read:
-            fail("there are no recordings", fix="give at least one")
-        codec: Codec = kind.fit(
-            read,
-            [scaled(s, scale_of(s)) for s in read],
-            bits_per_second=bits_per_second,
-            random_state=as_seed(self.random_state),
-            **{name: options[name] for name in kind.takes},
+        found = fit_codec(
+            recordings,
+            kind=self.kind,
+            bits_per_second=self.bits_per_second,
+            options={name: getattr(self, name) for name in OPTIONS},
+            random_state=self.random_state,
+            sfreq=sfreq,
+            ch_names=ch_names,
         )
-        self.codec_ = codec
-        self.ch_names_ = read[0].ch_names if codec.mixing is not None else ()
-        self.sfreq_ = read[0].sfreq
-        self.bits_per_second_ = codec.bits_per_second
+        self.codec_, self.ch_names_, self.sfreq_ = found
+        self.bits_per_second_ = found.codec.bits_per_second
+        self.name_ = self._name()
         return self
 
     def encode(
@@ -201,9 +170,9 @@ class EEGTokenizer(BaseEstimator):
         rate = self.sfreq_ if sfreq is None else sfreq
         signals = read_signals(x, rate, None if ch_names is None else tuple(ch_names))
         n_channels, n_times = signals.X.shape[1:]
-        self._check_channels(signals.ch_names, n_channels)
+        check_channels(codec, self.ch_names_, signals.ch_names, n_channels)
         step = None if scale is None else getattr(codec, "step", None)
-        scale = scale_of(signals) if scale is None else check_scale(scale, n_channels)
+        scale = scale_of(signals) if scale is None else check_scale(scale, signals)
         coded = codec.encode(
             scaled(signals, scale), signals.sfreq, signals.ch_names, step=step
         )
@@ -219,6 +188,7 @@ class EEGTokenizer(BaseEstimator):
             codec.alphabet,
             bits,
             coded.step,
+            self.name_,
         )
 
     def decode(self, tokens: Tokens, *, fill: float = 0.0) -> NDArray:
@@ -242,29 +212,8 @@ class EEGTokenizer(BaseEstimator):
                 f"decode got {type(tokens).__name__}",
                 fix="give the Tokens of encode(); they have the scale and rate",
             )
-        if not 0 <= fill <= 1:
-            fail(f"fill={fill!r}", fix="give a share from 0 to 1")
-        ids = np.asarray(tokens.ids)
-        single = ids.ndim == 3
-        ids = ids[None] if single else ids
-        n_channels = len(tokens.scale)
-        self._check_channels(tokens.ch_names, n_channels)
-        if ids.shape[1] != n_channels or ids.shape[3] != len(codec.alphabet):
-            fail(
-                f"tokens have {ids.shape[1]} units of {ids.shape[3]} slots and "
-                f"{n_channels} scales, the tokenizer {len(codec.alphabet)} slots",
-                fix="decode with the tokenizer that encoded",
-            )
-        x = codec.decode(
-            ids,
-            tokens.sfreq,
-            tokens.ch_names,
-            tokens.n_times,
-            fill=fill,
-            step=tokens.step,
-        )
-        x = x * tokens.scale[:, None]
-        return np.asarray(x[0] if single else x)
+        check_maker(tokens.made_by, self.name_, reader="they are to be decoded by")
+        return decode_tokens(codec, tokens, self.ch_names_, fill)
 
     def stream(
         self,
@@ -292,7 +241,7 @@ class EEGTokenizer(BaseEstimator):
             that `encode` gives of the whole.
         """
         self._fitted()
-        rate = self.sfreq_ if sfreq is None else sfreq
+        rate = self.sfreq_ if sfreq is None else check_sfreq(sfreq)
 
         def encode(x: NDArray) -> Tokens:
             return self.encode(x, scale=scale, sfreq=rate, ch_names=ch_names)
@@ -307,55 +256,8 @@ class EEGTokenizer(BaseEstimator):
         EEGTensorError
             If the kind has no model of costs.
         """
-        return pack_tokens(self._fitted(), tokens)
+        return pack_tokens(self._fitted(), tokens, self.name_)
 
     def decompress(self, data: bytes) -> Tokens:
         """Return the tokens that `compress` wrote, with their names and scale."""
-        return unpack_tokens(self._fitted(), data)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the tokenizer to one safetensors file."""
-        codec = self._fitted().state()
-        own = {name: getattr(self, name) for name in _LEARNED}
-        state = {"codec": codec, **self.get_params(), **own}
-        write_tokenizer(Path(path), state)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return a tokenizer that `save` wrote.
-
-        Raises
-        ------
-        EEGTensorError
-            If the file is damaged, changed, or not a tokenizer in full.
-        """
-        params = set(cls().get_params())
-        state = read_tokenizer(Path(path), params | {"codec", *_LEARNED})
-        kind = KINDS[check_option("kind", state["kind"], tuple(KINDS))]
-        found = cls(**{name: state[name] for name in params})
-        for name in _LEARNED:
-            setattr(found, name, state[name])
-        found.codec_ = kind.load(state["codec"])
-        return found
-
-    def _fitted(self) -> Codec:
-        if not hasattr(self, "codec_"):
-            fail("The tokenizer is not fitted", fix="call fit(recordings) first")
-        return self.codec_
-
-    def _check_channels(self, names: tuple[str, ...], n_channels: int) -> None:
-        mixing = self.codec_.mixing
-        if mixing is None:
-            return
-        n = mixing.shape[-1]
-        known = self.ch_names_
-        if n_channels != n or (names and known and names != known):
-            fail(
-                f"{n_channels} channels ({listing(names) or 'unnamed'}) for a spatial "
-                f"tokenizer of {n} ({listing(known) or 'unnamed'})",
-                why="Its components are sums of exactly those channels, in that order",
-                fix="pick and order the channels so, or fit with spatial=False",
-            )
-
-
-_LEARNED = ("ch_names_", "sfreq_", "bits_per_second_")
+        return unpack_tokens(self._fitted(), data, self.name_)

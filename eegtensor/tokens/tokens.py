@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eegtensor._check import fail
-from eegtensor.tokens._signals import frame_length
+from eegtensor.tokens._signals import check_sfreq, frame_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class Tokens:
         costs the logarithm of its alphabet.
     step : float | None
         Of kind "learned": side information, not counted as bits.
+    made_by : str | None
+        `name_` of the tokenizer; None where it is not known, and not checked.
     """
 
     ids: NDArray
@@ -48,6 +52,7 @@ class Tokens:
     alphabet: NDArray
     bits: NDArray | None = None
     step: float | None = None
+    made_by: str | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -67,6 +72,23 @@ class Tokens:
                 f"bits have shape {np.shape(self.bits)}, ids {ids.shape}",
                 fix="give one number a unit and frame",
             )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        check_sfreq(self.sfreq)
+        scale = np.asarray(self.scale)
+        if scale.ndim != 1 or not (np.isfinite(scale) & (scale >= 0)).all():
+            fail(
+                f"scale has shape {scale.shape} and lies between {scale.min(initial=0)}"
+                f" and {scale.max(initial=0)}",
+                fix="give one positive number a channel, zero where it is silent",
+            )
+        if self.step is not None and not (
+            isinstance(self.step, Real) and 0 < self.step < math.inf
+        ):
+            fail(f"step={self.step!r}", fix="give a number above 0, or None")
+        if not isinstance(self.n_times, Integral) or self.n_times < 1:
+            fail(f"n_times={self.n_times!r}", fix="give the samples of the recording")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Return the ids."""
@@ -111,8 +133,8 @@ def join(parts: Sequence[Tokens]) -> Tokens:
     for k, part in enumerate(parts):
         same = (
             np.array_equal(part.scale, first.scale)
-            and (part.sfreq, part.ch_names, part.step)
-            == (first.sfreq, first.ch_names, first.step)
+            and (part.sfreq, part.ch_names, part.step, part.made_by)
+            == (first.sfreq, first.ch_names, first.step, first.made_by)
             and np.array_equal(part.alphabet, first.alphabet)
             and np.shape(part.ids)[:-2] == np.shape(first.ids)[:-2]
         )

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from eegtensor.tokens import EEGTokenizer
 from eegtensor.tokens._band_kind import BandKind
-from eegtensor.tokens._bands import EDGES
+from eegtensor.tokens._bands import edges_to
 from eegtensor.tokens.evaluate import BANDS
 
 SECONDS, SFREQ = 10, 200
@@ -45,7 +45,7 @@ def counts(ids: NDArray, made: EEGTokenizer) -> NDArray:
     by_window = codes.transpose(1, 3, 0, 2).reshape(n_windows, codes.shape[-1], -1)
     found = np.stack([(by_window == k).mean(axis=-1) for k in range(n)], axis=-1)
     if not isinstance(made.codec_, BandKind):
-        found = np.add.reduceat(found, EDGES[:-1], axis=1)
+        found = np.add.reduceat(found, edges_to(found.shape[1])[:-1], axis=1)
     return np.sqrt(found.reshape(n_windows, -1))
 
 

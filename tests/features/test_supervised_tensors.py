@@ -76,6 +76,20 @@ def test_the_ratio_never_falls(classes) -> None:
     codes = (y == "right").astype(int)
     ratios = [hoda(X, codes, 3, max_iter=k, tol=0.0).ratio for k in (1, 2, 4, 8)]
     assert (np.diff(ratios) >= -1e-12).all()
+    # More sweeps are worth it, and made when they are not forbidden.
+    assert ratios[2] > 1.0001 * ratios[0]
+    assert hoda(X, codes, 3).ratio > ratios[1]
+
+
+def test_columns_come_by_falling_ratio(classes) -> None:
+    X, y = classes
+    codes = (y == "right").astype(int)
+    core = hoda(X, codes, (4, 5)).core
+    means = np.stack([core[codes == c].mean(axis=0) for c in (0, 1)])
+    for other in (2, 1):
+        between = (means[codes] ** 2).sum(axis=(0, other))
+        within = ((core - means[codes]) ** 2).sum(axis=(0, other))
+        assert (np.diff(between / within) < 0).all()
 
 
 def test_the_ratio_is_that_of_the_scatters(rng) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from nn._networks import KINDS, SEMI, dense
+from torch import nn
 
 from eegtensor._check import EEGTensorError
-from eegtensor.nn import FactorizedLinear, _orders
+from eegtensor.nn import FactorizedConv1d, FactorizedLinear, _orders, factorize_
 from eegtensor.nn._contract import _linear, _Network, contract, dense_cost, plan
 from eegtensor.nn._layout import choose_layout, make_layout
 from eegtensor.nn._mode_shapes import balanced_shape
@@ -399,3 +400,43 @@ def test_mistakes_are_explained(options: dict[str, object], words: str) -> None:
         layer(options.pop("kind", "tt"), **options)  # type: ignore[arg-type]
     with pytest.raises(EEGTensorError, match="24 features"):
         layer("tt")(torch.zeros(2, 23, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("rank", ["a", None, 2.5, -1, 0, 1.0, float("nan"), True, [2, "a"], [2.5]]),
+        ("t", ["a", None, 2.5, 0, True]),
+        ("in_shape", ["a", 4, 2.5, [4.0, 4], [4, "a"], [4, 3]]),
+        ("in_features", ["a", None, 2.5, -1, 0]),
+        ("out_features", ["a", None, 2.5, -1, 0]),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(option: str, values: list) -> None:
+    given = {"in_features": 16, "out_features": 16, "kind": "stt", "rank": 4}
+    for value in values:
+        with pytest.raises(EEGTensorError, match=option):
+            FactorizedLinear(**{**given, option: value})
+            pytest.fail(f"{option}={value!r} was taken")
+
+
+@pytest.mark.parametrize("option", ["kernel_size", "stride", "dilation", "padding"])
+def test_options_of_a_convolution_are_named(option: str) -> None:
+    given = {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "rank": 2}
+    for value in (None, 2.5, -1, True, [1, 1], [1.5]):
+        with pytest.raises(EEGTensorError, match=option):
+            FactorizedConv1d(**{**given, option: value})
+            pytest.fail(f"{option}={value!r} was taken")
+
+
+def test_options_of_a_network_are_named() -> None:
+    model = nn.Sequential(nn.Linear(64, 64))
+    for option, values in {
+        "skip": (3, None, [1]),
+        "min_size": ("a", None, -1, 2.5),
+    }.items():
+        for value in values:
+            with pytest.raises(EEGTensorError, match=option):
+                factorize_(model, 0.1, **{option: value})
+                pytest.fail(f"{option}={value!r} was taken")
+    assert isinstance(model[0], nn.Linear)

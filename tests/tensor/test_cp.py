@@ -192,7 +192,7 @@ def test_what_cannot_be_done_says_so(rng) -> None:
     X = rng.standard_normal((4, 5, 6))
     with pytest.raises(EEGTensorError, match="whole number"):
         T.cp(X, 2.5)
-    with pytest.raises(EEGTensorError, match="1 or more starts"):
+    with pytest.raises(EEGTensorError, match="n_init=0"):
         T.cp(X, 2, n_init=0)
     with pytest.raises(EEGTensorError, match=r"complex128.*real numbers"):
         T.cp(X * 1j, 2)

@@ -55,6 +55,10 @@ def test_weights_count_when_asked(rng: np.random.Generator) -> None:
     assert factor_match_score(model, model, weights=True).score == pytest.approx(1.0)
     other = model._replace(weights=model.weights / 2)
     assert factor_match_score(model, other, weights=True).score == pytest.approx(0.5)
+    # The size of a component is that of its factors and its weight together.
+    longer = (other.factors[0] * 2, *other.factors[1:])
+    other = other._replace(factors=longer)
+    assert factor_match_score(model, other, weights=True).score == pytest.approx(1.0)
 
 
 def test_missing_components_count_as_zero(rng: np.random.Generator) -> None:

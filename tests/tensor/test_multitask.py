@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eegtensor import EEGTensorError
+from eegtensor.tensor._margin import Fitted, Loss, settle_biases
 from eegtensor.tensor.multitask import few_shot_rows, multitask
 
 LOSSES = ("squared", "hinge", "insensitive")
@@ -52,6 +53,34 @@ def test_dual_and_primal_predict_the_same(data, loss, sweeps) -> None:
     for other in (dual, kernel):
         np.testing.assert_allclose(other.centre, primal.centre, atol=1e-6)
         np.testing.assert_allclose(other.offset, primal.offset, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_error_and_the_variance_are_weighted_means(data, loss) -> None:
+    X, levels, y = data
+    # A task with one class alone, which tells nothing of a boundary.
+    y = np.where((levels == levels[0]).all(axis=1), 1.0, y)
+    weights = np.linspace(0.0, 2.0, len(y))
+    model = multitask(
+        X, y, levels, 2, loss=loss, epsilon=0.3, weights=weights, max_iter=2
+    )
+    f = decisions(model, X, levels)
+    e = {
+        "squared": y - f,
+        "hinge": np.maximum(0.0, 1.0 - y * f),
+        "insensitive": np.maximum(0.0, np.abs(y - f) - 0.3),
+    }[loss]
+    assert float(model.error) == pytest.approx((weights * e**2).sum() / weights.sum())
+    tasks, task = np.unique(levels, axis=0, return_inverse=True)
+    u = np.prod([U[tasks[:, d]] for d, U in enumerate(model.rows)], axis=0)
+    values = []
+    for t in range(len(tasks)):
+        own = task.ravel() == t
+        if len(np.unique(y[own])) == 2:
+            mean = np.average(X[own] @ model.directions, axis=0, weights=weights[own])
+            values.append(mean @ u[t] + model.biases[t])
+    assert float(model.offset) == pytest.approx(np.mean(values))
+    assert float(model.offset_variance) == pytest.approx(np.var(values, ddof=1))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -249,3 +278,21 @@ def test_mistakes_are_named(data, change, message) -> None:
         X[3, 1] = np.nan
     with pytest.raises(EEGTensorError, match=message):
         multitask(X, y, levels, **change)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "f", "shift"),
+    [
+        ("hinge", [1.0, 1.0, -1.0, -1.0], [3.0, 2.0, -1.5, -4.0], -0.25),
+        ("hinge", [1.0, 1.0, -1.0, -1.0], [3.0, 0.5, -1.5, -4.0], 0.0),
+        ("insensitive", [1.0, 2.0, 0.0, -1.0], [1.1, 2.0, 0.3, -1.0], -0.15),
+        ("squared", [1.0, 2.0, 0.0, -1.0], [1.1, 2.0, 0.3, -1.0], 0.0),
+    ],
+)
+def test_a_free_bias_lies_in_the_middle(loss, y, f, shift) -> None:
+    y, f = torch.tensor(y), torch.tensor(f)
+    task = torch.zeros(4, dtype=torch.int64)
+    before = Fitted(torch.zeros(1, 2), torch.tensor([5.0]), f, torch.zeros(1))
+    after = settle_biases(before, Loss(loss, y, torch.ones(4), 0.5), task)
+    assert float(after.biases) == pytest.approx(5.0 + shift)
+    np.testing.assert_allclose(after.predicted, f + shift, rtol=1e-6)

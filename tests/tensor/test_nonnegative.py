@@ -37,6 +37,18 @@ def test_some_modes_may_be_negative(rng) -> None:
     assert (model.factors[0] < 0).any()
 
 
+@pytest.mark.parametrize("modes", [[0], np.array([0]), (0, -1), np.array([2, 0])])
+def test_the_sign_stays_out_of_non_negative_modes(modes, rng) -> None:
+    factors = planted((10, 11, 12), 3, rng)
+    factors[1] = rng.standard_normal((11, 3)) - 0.5
+    X = cp_tensor(factors)
+    X[1, 2, 3] = np.nan
+    model = T.nonnegative_cp(X, 3, modes=modes, n_init=3, max_iter=500)
+    assert model.fit > 0.99
+    assert all((model.factors[n] >= 0).all() for n in np.asarray(modes) % 3)
+    assert (model.factors[1] < 0).any()
+
+
 def test_hals_reaches_the_non_negative_least_squares(rng) -> None:
     H = rng.random((30, 4))
     y = rng.standard_normal((6, 30))
@@ -114,7 +126,7 @@ def test_starts_do_not_take_missing_cells_for_zeros(rng, monkeypatch) -> None:
 def test_what_cannot_be_done_says_so(rng) -> None:
     with pytest.raises(EEGTensorError, match="use power"):
         T.nonnegative_cp(rng.standard_normal((4, 5, 6)), 2)
-    with pytest.raises(EEGTensorError, match="modes 3"):
+    with pytest.raises(EEGTensorError, match=r"modes=\(0, 3\)"):
         T.nonnegative_cp(rng.random((4, 5, 6)), 2, modes=(0, 3))
     # Rounding below zero is none.
     X = rng.random((4, 5, 6))

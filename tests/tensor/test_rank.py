@@ -202,3 +202,37 @@ def test_alike_neighbours_are_fewer_samples(rng: np.random.Generator) -> None:
     assert mdl_ranks(alike)[0] == mdl_ranks(alike, effective=False)[0] == 2
     with pytest.raises(EEGTensorError, match="missing"):
         mdl_ranks(np.where(smooth > 0, smooth, np.nan))
+
+
+def test_the_error_bar_is_of_the_folds(rng: np.random.Generator) -> None:
+    X = rng.standard_normal((6, 7, 8))
+    lost = []
+
+    def fit(Z, rank, *, mask, random_state):
+        model = cp(Z, rank, mask=mask, random_state=random_state, max_iter=5)
+        if mask is not None:
+            held = ~mask.numpy()
+            rest = (X - model.reconstruct().numpy())[held]
+            lost.append(np.linalg.norm(rest) / np.linalg.norm(X[held]))
+        return model
+
+    table = choose_rank(X, [2], fit=fit, n_folds=4, n_splits=0, ard=False)
+    assert len(lost) == 4
+    assert table.held_out[0] == pytest.approx(np.mean(lost))
+    assert table.held_out_error[0] == pytest.approx(np.std(lost, ddof=1) / 2.0)
+
+
+def test_one_strange_split_does_not_decide(rng, monkeypatch) -> None:
+    found = iter([-500.0, 90.0, 95.0])
+    monkeypatch.setattr(
+        "eegtensor.tensor.rank.crossed_consistency", lambda *_: next(found)
+    )
+    table = choose_rank(
+        rng.standard_normal((8, 5, 4)),
+        [1],
+        n_folds=0,
+        ard=False,
+        max_iter=3,
+        method="core-consistency",
+    )
+    assert table.crossed_consistency == (90.0,)

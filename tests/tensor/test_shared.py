@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from eegtensor._check import EEGTensorError
-from eegtensor.tensor.shared import shared_tucker, shared_tucker_project
+from eegtensor.tensor._people import read_people
+from eegtensor.tensor.shared import (
+    _estimate,
+    _Found,
+    _result,
+    shared_tucker,
+    shared_tucker_project,
+)
 from eegtensor.tensor.tucker import tucker
 
 
@@ -102,6 +109,13 @@ def test_missing_cells_are_found(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(same.factors[0], model.factors[0])
 
 
+def test_there_are_no_more_columns_than_cells(rng: np.random.Generator) -> None:
+    # One trial of 9 channels and 2 times: two directions of channels.
+    model = shared_tucker([rng.standard_normal((1, 9, 2))], 5)
+    assert [U.shape for U in model.factors] == [(9, 2), (2, 2)]
+    assert model.fit == pytest.approx(1.0)
+
+
 def test_mistakes_are_named(rng: np.random.Generator) -> None:
     X = rng.standard_normal((4, 5, 6))
     with pytest.raises(EEGTensorError, match="Mode 2 is shared"):
@@ -124,3 +138,25 @@ def test_mistakes_are_named(rng: np.random.Generator) -> None:
         shared_tucker_project(model, X[:, :3])
     with pytest.raises(EEGTensorError, match="missing"):
         shared_tucker_project(model, np.where(X > 1, np.nan, X))
+
+
+def test_columns_are_put_in_order_with_their_cores(rng: np.random.Generator) -> None:
+    X = torch.from_numpy(rng.standard_normal((4, 5, 6)))
+    model = shared_tucker([X], (3, 2))
+    people = read_people([X], 1, None)
+    core = model.cores[0] * people.scale[0]
+    turned = [U.flip(1) * -1.0 for U in model.factors]
+    found = _result(people, _Found(turned, [core.flip(1, 2)], 0.0, 1), (1, 2))
+    for U, V in zip(found.factors, model.factors, strict=True):
+        torch.testing.assert_close(U, V)
+    torch.testing.assert_close(found.cores[0], model.cores[0])
+    assert found.fit == pytest.approx(model.fit)
+
+
+@pytest.mark.parametrize("shared", [(0, 1), (1, 2)])
+def test_a_part_of_the_estimate_is_that_part(shared, rng: np.random.Generator) -> None:
+    X = torch.from_numpy(rng.standard_normal((4, 5, 6)))
+    model = shared_tucker([X], 2, shared=shared)
+    whole = model.reconstruct()[0]
+    part_of = _estimate(model.cores, model.factors, shared)
+    torch.testing.assert_close(part_of(0, slice(1, 3)), whole[1:3])

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from eegtensor import Trials, simulate_trials
@@ -21,10 +22,13 @@ from eegtensor._check import EEGTensorError
 from eegtensor.domains import Domain
 from eegtensor.tokens import EEGTokenizer
 from eegtensor.tokens._codevectors import code_vectors
+from eegtensor.tokens._finetune import RefitStatistics
 from eegtensor.tokens.bandrvq import decode_bands, expected, widths
 from eegtensor.tokens.classifier import TokenClassifier
 from eegtensor.tokens.module import TokenNet
 from eegtensor.tokens.pretrain import MaskedTokenModel
+from eegtensor.training import Batch, History
+from eegtensor.training.files import read_state, write_state
 
 
 class Given(NamedTuple):
@@ -222,12 +226,206 @@ def test_tokens_and_paths_will_do(
         probe_of.predict(fewer)
 
 
+def test_a_probe_is_a_logistic_regression_on_normalised_means(given: Given) -> None:
+    source = ~given.test
+    here, y, part = given.trials[source], given.trials.y[source], given.part(source)
+    rng = np.random.default_rng(0)
+    # One class is rare, and most trials have no label.
+    known = rng.random(len(y)) < np.where(y == np.unique(y)[0], 0.2, 0.6)
+    clf = TokenClassifier(given.tokenizer, given.model, C=0.1)
+    clf.fit(here, y, labelled=known, **part)
+    names = clf_names(given, source)
+    codes = clf.network_.norm.encode(names)
+    with torch.no_grad():
+        x = clf._windows(here, names, clf.scales_)
+        features = clf.network_.features(x, codes).double().numpy()
+    expected = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+    expected.fit(features[known], y[known])
+    np.testing.assert_allclose(
+        clf.predict_proba(here, **part), expected.predict_proba(features), atol=1e-4
+    )
+    # What trials without label tell of their domain is used.
+    for k in codes.unique():
+        mine = features[(codes == k).numpy()]
+        np.testing.assert_allclose(mine.mean(axis=0), 0, atol=1e-5)
+    wide = TokenClassifier(given.tokenizer, given.model, C=1e3)
+    wide.fit(here, y, labelled=known, **part)
+    assert wide.network_.head.weight.norm() > 2 * clf.network_.head.weight.norm()
+
+
+def test_a_known_person_is_adapted_to_again(
+    given: Given, probe: TokenClassifier
+) -> None:
+    mine = given.trials.metadata["subject"] == given.trials.metadata["subject"].iloc[0]
+    rows = mine.to_numpy()
+    X, part = given.trials.X[rows], given.part(rows)
+    names = tuple(given.trials.info["ch_names"])
+    clf = copy.copy(probe).set_params(ch_names=names)
+    before = clf.predict_proba(X, **part)
+    gains = np.linspace(0.2, 5, X.shape[1])[:, None]
+    expected = copy.copy(clf).adapt(X, **part).predict_proba(X, **part)
+    # Its scale and statistics are those of the new batch, in this copy alone.
+    found = copy.copy(clf).adapt(gains * X, **part).predict_proba(gains * X, **part)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    copy.copy(clf).adapt(X[: len(X) // 3], subjects="x", sessions="y")
+    few = {name: values[:5] for name, values in part.items()}
+    copy.copy(clf).adapt(gains * X[::-1][:5], **few)
+    assert np.array_equal(clf.predict_proba(X, **part), before)
+
+
+def test_what_was_pre_trained_is_read(given: Given, probe: TokenClassifier) -> None:
+    mine = probe.network_.encoder.state_dict()
+    for name, weight in given.model.network_.state_dict().items():
+        assert torch.equal(mine[name], weight), name
+
+
+def test_rare_classes_weigh_as_much(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Batch] = []
+
+    def note(network: Any, data: Batch, **_: Any) -> Any:
+        seen.append(data)
+        return History()
+
+    monkeypatch.setattr("eegtensor.tokens._finetune.train", note)
+    here = given.trials[:20]
+    y = np.repeat(["a", "b"], [5, 15])
+    clf = TokenClassifier(given.tokenizer, given.model, mode="finetune", C=0.1)
+    clf.fit(here, y)
+    weight, codes = seen[0].weight, seen[0].y
+    assert weight is not None
+    assert codes is not None
+    total = [float(weight[codes == k].sum()) for k in (0, 1)]
+    assert total == pytest.approx([10.0, 10.0])
+
+
+def test_refits_see_trials_from_first_to_last() -> None:
+    x = {"a": torch.arange(100)}
+    domain = torch.tensor([0] * 90 + [1] * 10)
+    kept = RefitStatistics(Batch(x, domain=domain)).data
+    own = kept.x["a"][kept.domain == 0]
+    assert len(own) == 16
+    # Trials may lie in the order of classes.
+    assert torch.equal((own >= 45).sum(), torch.tensor(8))
+    assert torch.equal(kept.x["a"][kept.domain == 1], torch.arange(90, 100))
+
+
+def test_what_is_not_fitted_or_no_trials_is_refused(given: Given) -> None:
+    X, y = given.trials, given.trials.y
+    with pytest.raises(NotFittedError):
+        TokenClassifier(EEGTokenizer()).fit(X, y)
+    with pytest.raises(NotFittedError):
+        TokenClassifier(given.tokenizer, MaskedTokenModel()).fit(X, y)
+    size: dict[str, Any] = {"n_chans": 8, "n_outputs": 2, "n_times": 256}
+    with pytest.raises(NotFittedError):
+        TokenNet(**size, tokenizer=EEGTokenizer())
+    one = given.tokenizer.encode(X.X[0], ch_names=X.info["ch_names"])
+    clf = TokenClassifier(model=given.model)
+    with pytest.raises(EEGTensorError, match="one recording"):
+        clf.fit(one, ["a", "b"] * 4)
+    for call in (given.model.evaluate, MaskedTokenModel().fit):
+        with pytest.raises(EEGTensorError, match="no Tokens"):
+            call([one.ids])  # type: ignore[list-item]
+        with pytest.raises(EEGTensorError, match="no tokens"):
+            call([])
+
+
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_a_file_holds_the_whole_classifier(
+    given: Given, tmp_path: Path, with_tokenizer: bool
+) -> None:
+    source, test = ~given.test, given.test
+    part, away = given.part(source), given.part(test)
+    X: Any = given.trials
+    if not with_tokenizer:
+        X = given.tokenizer.encode(X)
+        X, Y = (replace(X, ids=X.ids[rows], bits=None) for rows in (source, test))
+    else:
+        X, Y = X[source], X[test]
+    clf = TokenClassifier(
+        given.tokenizer if with_tokenizer else None,
+        given.model,
+        mode="finetune",
+        epochs=1,
+        C=0.1,
+    ).fit(X, given.trials.y[source], **part)
+    before = clf.predict_proba(Y, **away)
+    path = tmp_path / "c.safetensors"
+    clf.save(path)
+    loaded = TokenClassifier.load(path, device="cpu")
+    assert np.array_equal(loaded.predict_proba(Y, **away), before)
+    assert np.array_equal(loaded.predict_proba(X, **part), clf.predict_proba(X, **part))
+    assert (loaded.tokenizer is None) != with_tokenizer
+    assert (loaded.C, loaded.mode) == (0.1, "finetune")
+    assert loaded.history_.rows == clf.history_.rows
+    assert np.array_equal(loaded.classes_, clf.classes_)
+    # What is adapted goes on where it was, and to a file again.
+    clf.adapt(Y, **away)
+    loaded.adapt(Y, **away)
+    expected = clf.predict_proba(Y)
+    assert np.array_equal(loaded.predict_proba(Y), expected)
+    assert not np.array_equal(expected, before)
+    loaded.save(path)
+    again = TokenClassifier.load(path)
+    assert again.last_target_ == clf.last_target_
+    assert np.array_equal(again.predict_proba(Y), expected)
+
+
+def test_files_of_classifiers_are_refused_unless_whole(
+    given: Given, probe: TokenClassifier, tmp_path: Path
+) -> None:
+    path, kind = tmp_path / "c.safetensors", "eegtensor token classifier 1"
+    with pytest.raises(NotFittedError):
+        TokenClassifier().save(path)
+    with pytest.raises(EEGTensorError, match="no token classifier at"):
+        TokenClassifier.load(path)
+    probe.save(path)
+    # A clone of what was loaded can be fitted again.
+    again = clone(TokenClassifier.load(path))
+    source = ~given.test
+    again.fit(given.trials[source], given.trials.y[source], **given.part(source))
+    assert torch.equal(again.network_.head.weight, probe.network_.head.weight)
+    content = read_state(path, kind, what="-", fix="-")
+    state = content["state"]
+    for change in ("head", "scale", "class"):
+        changed = copy.deepcopy(state)
+        if change == "head":
+            changed["network"]["head.bias"][0] += 1e-6
+        elif change == "scale":
+            changed["scales"]["by_domain"][0][1][2] *= 1 + 1e-12
+        else:
+            changed["classes"] = changed["classes"][::-1]
+        write_state(path, {**content, "state": changed}, kind)
+        with pytest.raises(EEGTensorError, match="changed"):
+            TokenClassifier.load(path)
+    del state["model"]
+    write_state(path, content, kind)
+    with pytest.raises(EEGTensorError, match="model"):
+        TokenClassifier.load(path)
+    given.model.save(path)
+    with pytest.raises(EEGTensorError, match="format"):
+        TokenClassifier.load(path)
+
+
+def test_a_path_that_was_given_stays_one(given: Given, tmp_path: Path) -> None:
+    given.tokenizer.save(tmp_path / "t")
+    source = ~given.test
+    clf = TokenClassifier(tmp_path / "t", given.model)
+    clf.fit(given.trials[source], given.trials.y[source], **given.part(source))
+    clf.save(tmp_path / "c")
+    (tmp_path / "t").unlink()
+    loaded = TokenClassifier.load(tmp_path / "c")
+    assert loaded.tokenizer == str(tmp_path / "t")
+    assert loaded.predict(given.trials[source]).shape == (source.sum(),)
+
+
 @pytest.mark.slow
 def test_nothing_needs_to_be_given(given: Given) -> None:
     here = given.trials[:20]
     clf = TokenClassifier(pretrain_epochs=1).fit(here, given.trials.y[:20])
     assert clf.predict(here).shape == (20,)
-    assert clf.tokenizer_ is not None
+    assert clf.tokenizer_.codec_.n_states == 64
 
 
 def test_a_module_takes_signals(given: Given, tmp_path: Path) -> None:

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from eegtensor._check import EEGTensorError
-from eegtensor.tokens import EEGTokenizer, join
+from eegtensor._check import EEGTensorError, EEGTensorWarning
+from eegtensor.tokens import (
+    EEGTokenizer,
+    MaskedTokenModel,
+    evaluate,
+    join,
+    load_tokens,
+)
 from eegtensor.tokens._context import contexts
 from eegtensor.tokens._fit_learned import _runs
 from tests.tokens.test_tokenizer import NAMES, SFREQ, eeg
@@ -53,6 +59,143 @@ def test_what_is_no_recording(learned: EEGTokenizer) -> None:
         learned.decode(learned.encode(eeg(9, 2)).ids)  # type: ignore[arg-type]
     with pytest.raises(EEGTensorError, match="scale holds -1"):
         learned.encode(eeg(9, 2), scale=-1.0)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.zeros(4), np.nan, -1e-5, "a", np.ones(3)])
+def test_scales_that_are_none(learned: EEGTokenizer, scale: Any) -> None:
+    with pytest.raises(EEGTensorError, match="scale"):
+        learned.encode(eeg(9, 2), scale=scale)
+    with pytest.raises(EEGTensorError, match="scale"):
+        list(learned.stream([eeg(9, 2)], scale=scale))
+
+
+def test_silence_has_a_scale_and_the_same_ids_in_every_unit() -> None:
+    fitted = EEGTokenizer(bits_per_second=32, n_states=4).fit(eeg(0, 10), sfreq=SFREQ)
+    x = eeg(9, 2)
+    x[2] = 5e-5
+    tokens, other = fitted.encode(x), fitted.encode(1e6 * x)
+    assert tokens.scale[2] == 0
+    # A constant is silence as zeros are, in volts and in microvolts.
+    assert np.array_equal(tokens.ids, other.ids)
+    assert np.array_equal(fitted.encode(x, scale=tokens.scale).ids, tokens.ids)
+    silent = fitted.encode(np.zeros((4, 400)))
+    assert not fitted.decode(silent).any()
+    assert np.array_equal(silent.ids[2], tokens.ids[2])
+    again = fitted.encode(np.zeros((4, 400)), scale=silent.scale)
+    assert np.array_equal(again.ids, silent.ids)
+
+
+@pytest.mark.parametrize("step", [0.0, np.nan, -1.0, np.inf, "a"])
+def test_steps_that_are_none(learned: EEGTokenizer, step: Any) -> None:
+    with pytest.raises(EEGTensorError, match="step="):
+        replace(learned.encode(eeg(9, 2)), step=step)
+
+
+@pytest.mark.parametrize("sfreq", ["200", np.nan, 0, -200.0, 99.9, 1000.1, 1j])
+def test_rates_of_recordings_that_are_none(learned: EEGTokenizer, sfreq: Any) -> None:
+    calls = [
+        lambda: learned.encode(eeg(9, 2), sfreq=sfreq),
+        lambda: EEGTokenizer().fit(eeg(0, 3), sfreq=sfreq),
+        lambda: list(learned.stream([eeg(9, 2)], scale=1.0, sfreq=sfreq)),
+        lambda: replace(learned.encode(eeg(9, 2)), sfreq=sfreq),
+    ]
+    for call in calls:
+        with pytest.raises(EEGTensorError, match="sfreq="):
+            call()
+
+
+def test_tokens_that_hold_no_recording(learned: EEGTokenizer) -> None:
+    tokens = learned.encode(eeg(9, 2))
+    for wrong in ({"n_times": 5.5}, {"n_times": 0}, {"scale": np.full(4, np.nan)}):
+        with pytest.raises(EEGTensorError, match=next(iter(wrong))):
+            replace(tokens, **wrong)
+    with pytest.raises(EEGTensorError, match="2 frames of 400"):
+        learned.decode(replace(tokens, n_times=401))
+    for fill in (-0.1, 1.1, np.nan, "a"):
+        with pytest.raises(EEGTensorError, match="fill="):
+            learned.decode(tokens, fill=fill)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-160, 1e160, 1e300])
+def test_no_unit_is_too_large(learned: EEGTokenizer, unit: float) -> None:
+    x = eeg(9, 5)
+    tokens, far = learned.encode(x), learned.encode(unit * x)
+    assert np.array_equal(far.ids, tokens.ids)
+    rebuilt = learned.decode(tokens)
+    np.testing.assert_allclose(
+        learned.decode(far) / unit, rebuilt, atol=1e-8 * rebuilt.std()
+    )
+    for found, expected in zip(
+        evaluate(learned, unit * x).row().values(),
+        evaluate(learned, x).row().values(),
+        strict=True,
+    ):
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_channel_in_another_unit_moves_no_other(learned: EEGTokenizer) -> None:
+    x = eeg(9, 5)
+    scale = learned.encode(x).scale
+    x[1] *= 1e170
+    found = learned.encode(x).scale
+    np.testing.assert_array_equal(found[[0, 2, 3]], scale[[0, 2, 3]])
+    assert found[1] == pytest.approx(1e170 * scale[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("band-rvq", {"n_states": -1}),
+        ("band-rvq", {"n_states": 2.5}),
+        ("band-rvq", {"spatial": "no"}),
+        ("band-rvq", {"random_state": -1}),
+        ("neurorvq", {"n_codes": 1}),
+        ("labram", {"n_steps": 0}),
+    ],
+)
+def test_options_that_are_no_numbers(kind: str, wrong: Any) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(EEGTensorError, match=f"{name}="):
+        EEGTokenizer(kind, **wrong).fit(eeg(0, 3), sfreq=SFREQ)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    for load in (EEGTokenizer.load, MaskedTokenModel.load, load_tokens):
+        with pytest.raises(EEGTensorError, match=r"there is no .* at .*nowhere"):
+            load(tmp_path / "nowhere")
+        with pytest.raises(EEGTensorError, match="which is a folder"):
+            load(tmp_path)
+
+
+def test_a_damaged_file_of_a_folder(tmp_path: Path) -> None:
+    raw = mne.io.RawArray(eeg(9, 5), mne.create_info(list(NAMES), SFREQ, "eeg"))
+    raw.save(tmp_path / "a_raw.fif", verbose="ERROR")
+    whole = (tmp_path / "a_raw.fif").read_bytes()
+    (tmp_path / "b_raw.fif").write_bytes(whole[:300])
+    made = EEGTokenizer(bits_per_second=32, n_states=4)
+    with pytest.raises(EEGTensorError, match=r"b_raw\.fif.*name the others") as error:
+        made.fit(tmp_path)
+    assert "include" not in str(error.value)
+
+
+def test_what_is_read_in_part_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eegtensor.io import formats
+    from eegtensor.io.errors import Fault
+
+    raw = mne.io.RawArray(eeg(9, 5), mne.create_info(list(NAMES), SFREQ, "eeg"))
+    raw.save(tmp_path / "a_raw.fif", verbose="ERROR")
+    plain = formats.open_recording
+
+    def cut(path: Path) -> Any:
+        fault = Fault(str(path), "it holds 4 of 9 data records", "-")
+        return plain(path)._replace(faults=[fault])
+
+    monkeypatch.setattr(formats, "open_recording", cut)
+    made = EEGTokenizer(bits_per_second=32, n_states=4)
+    with pytest.warns(EEGTensorWarning, match=r"a_raw\.fif .* 4 of 9 data records"):
+        made.fit(tmp_path)
 
 
 def test_files_one_by_one(learned: EEGTokenizer, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from eegtensor.tokens._neural_fit import (
     shifted,
     train_network,
 )
-from eegtensor.tokens._saving import read_tokenizer, write_tokenizer
+from eegtensor.tokens._saving import read_digested, write_digested
 from eegtensor.tokens._signals import Signals
 from eegtensor.tokens.neural import NeuralBackend, NeuralCodec
 
@@ -145,8 +145,10 @@ def test_save_and_load(network: str, fixes: tuple[str, ...], tmp_path: Path) -> 
     again, _ = fitted(network, fixes=fixes, n_steps=3)
     path = tmp_path / "made"
     state = codec.state()
-    write_tokenizer(path, state)
-    loaded = NeuralCodec.from_state(read_tokenizer(path, set(state)))
+    write_digested(path, state, "test")
+    loaded = NeuralCodec.from_state(
+        read_digested(path, set(state), "test", what="tokenizer")
+    )
     ids = codec.encode(X, 200.0, CHANNELS).ids
     np.testing.assert_array_equal(again.encode(X, 200.0, CHANNELS).ids, ids)
     np.testing.assert_array_equal(loaded.encode(X, 200.0, CHANNELS).ids, ids)

@@ -117,23 +117,27 @@ class Conditioner:
     def __init__(
         self, lost: Tensor, stretches: Sequence[Stretch], neighbours: float
     ) -> None:
-        self.lost = lost
+        # Masks are kept as bool: a float each is as much as the signals.
+        self.dtype, self.seen = lost.dtype, lost == 0
         self.neighbours = neighbours
         n_channels = len(lost)
         self.blocks = [s for s in stretches if s.length * n_channels <= BLOCK]
-        self.scattered = lost.clone()
+        scattered = ~self.seen
         self.has_wide = len(self.blocks) < len(stretches)
-        self.wide = torch.zeros_like(lost) if self.has_wide else lost[..., :0]
-        inside = torch.zeros_like(lost)
+        wide = torch.zeros_like(scattered[..., : lost.shape[-1] * self.has_wide])
+        inside = torch.zeros_like(scattered[0])
         for stretch in stretches:
             at = self._cells(stretch)
-            self.scattered[:, at[0], at[1]] = 0.0
-            inside[:, at[0], at[1]] = 1.0
+            scattered[:, at[0], at[1]] = False
+            inside[at] = True
             if stretch.length * n_channels > BLOCK:
-                self.wide[:, at[0], at[1]] = 1.0
-        open_cells = (1 - inside).sum(dim=(1, 2)).clamp_min(1.0)
-        self.share = (self.scattered.sum(dim=(1, 2)) / open_cells).double()
-        self.has_scattered = bool(self.scattered.any())
+                wide[:, at[0], at[1]] = True
+        open_cells = (~inside).sum().clamp_min(1).to(lost)
+        self.share = (scattered.sum(dim=(1, 2)).to(lost) / open_cells).double()
+        self.has_scattered = bool(scattered.any())
+        # Of each stretch that is factorised, shape (length, n_channels).
+        self.variances: list[Tensor] = []
+        self.not_scattered, self.not_wide = ~scattered, ~wide
 
     @staticmethod
     def _cells(stretch: Stretch) -> tuple[Tensor, Tensor]:
@@ -142,7 +146,7 @@ class Conditioner:
 
     def set_process(self, model: Process) -> None:
         """Prepare for a process: its filters, and factors of the blocks."""
-        dtype = self.lost.dtype.to_complex()
+        dtype = self.dtype.to_complex()
         self.precision = model.precision.to(dtype)
         self.spectrum = model.spectrum.to(dtype)
         if self.has_scattered:
@@ -150,33 +154,44 @@ class Conditioner:
                 model.precision, self.share, self.neighbours
             ).to(dtype)
         longest = max((s.length for s in self.blocks), default=1)
-        length = self.lost.shape[-1]
+        length = self.seen.shape[-1]
         response = impulse_response(model.precision, length, longest)
-        self.factors = [self._factor(response, s.length) for s in self.blocks]
+        self.factors, self.variances = [], []
+        n = len(self.seen)
+        for stretch in self.blocks:
+            factor = self._factor(response, stretch.length)
+            inverse = torch.cholesky_inverse(factor)
+            self.variances.append(inverse.diagonal().view(-1, n).clone())
+            self.factors.append(factor.to(self.dtype))
+
+    def release(self) -> None:
+        """Give up all but the variances: factors may be larger than the signals."""
+        self.factors.clear()
+        self.precision = self.spectrum = self.near = torch.zeros(0)
 
     def _factor(self, response: Tensor, length: int) -> Tensor:
-        steps = torch.arange(length, device=response.device)
-        apart = steps[:, None] - steps
-        block = response[apart.abs()]
-        block = torch.where((apart < 0)[..., None, None], block.mT, block)
-        block = block.permute(0, 2, 1, 3).reshape(length * response.shape[1], -1)
-        block = (block + block.T).mul_(0.5)
-        return torch.linalg.cholesky(block)
-
-    def block_variances(self) -> list[Tensor]:
-        """Return the conditional variances inside each stretch, (length, n)."""
-        n = len(self.lost)
-        return [torch.cholesky_inverse(f).diagonal().view(-1, n) for f in self.factors]
+        n = response.shape[1]
+        here = torch.arange(length, device=response.device)
+        block = response.new_empty(length, n, length, n)
+        for i in range(length):
+            row = response[(here - i).abs()]
+            row[i + 1 :] = row[i + 1 :].mT.clone()
+            block[i] = row.permute(1, 0, 2)
+        # In place, and the lower triangle alone: no other is read.
+        for i in range(length):
+            above = block[: i + 1, :, i].permute(2, 0, 1)
+            block[i, :, : i + 1] = (block[i, :, : i + 1] + above).mul_(0.5)
+        return torch.linalg.cholesky(block.view(length * n, -1))
 
     def right_side(self, seen_values: Tensor) -> Tensor:
         """Return -Q_mo x_o for values that are zero where lost."""
-        return convolve(self.precision, seen_values).mul_(self.lost).neg_()
+        return self._only_lost(convolve(self.precision, seen_values)).neg_()
 
     def noise_side(self, white: Tensor) -> Tensor:
         """Return a right side whose solution has the conditional covariance."""
         # Any root of Q will do: cov(P_m L w) = Q_mm, so the solution has Q_mm^-1.
         root = torch.linalg.cholesky(self.precision.to(torch.complex128))
-        return convolve(root.to(self.precision), white).mul_(self.lost)
+        return self._only_lost(convolve(root.to(self.precision), white))
 
     def solve(self, right: Tensor, start: Tensor, n_iter: int) -> Tensor:
         """Return the lost cells after some steps, zero where seen.
@@ -184,65 +199,71 @@ class Conditioner:
         Parameters
         ----------
         right, start : Tensor, shape (n_channels, n_copies * n_trials, n_times)
-            Copies of the trials lie one behind the other. `right` is overwritten.
+            Copies of the trials lie one behind the other. Both are overwritten.
         n_iter : int
         """
 
         def product(v: Tensor) -> Tensor:
-            return self._masked(convolve(self.precision, v), self.lost)
+            return self._only_lost(convolve(self.precision, v))
 
         return _conjugate_gradient(product, self._precondition, right, start, n_iter)
 
-    @staticmethod
-    def _masked(signals: Tensor, mask: Tensor) -> Tensor:
-        """Multiply all copies of the trials by a mask, in place."""
-        copies = signals.unflatten(1, (-1, mask.shape[1]))
-        copies.mul_(mask[:, None])
-        return signals
+    def _only_lost(self, signals: Tensor) -> Tensor:
+        return _without(signals, self.seen)
 
     def _precondition(self, residual: Tensor) -> Tensor:
         out: Tensor | None = None
         if self.has_scattered:
-            mask = self.scattered
-            out = convolve(self.near, self._masked(residual.clone(), mask))
-            out = self._masked(out, mask)
+            mask = self.not_scattered
+            out = convolve(self.near, _without(residual.clone(), mask))
+            out = _without(out, mask)
         if self.has_wide:
-            mask = self.wide
-            part = convolve(self.spectrum, self._masked(residual.clone(), mask))
-            part = self._masked(part, mask)
+            mask = self.not_wide
+            part = convolve(self.spectrum, _without(residual.clone(), mask))
+            part = _without(part, mask)
             out = part if out is None else out.add_(part)
         if out is None:
             out = torch.zeros_like(residual)
-        n, n_trials = len(residual), self.lost.shape[1]
+        n, n_trials = len(residual), self.seen.shape[1]
         for stretch, factor in zip(self.blocks, self.factors, strict=True):
             trials, times = self._cells(stretch)
             copies = torch.arange(0, residual.shape[1], n_trials)[:, None, None]
             rows = (copies + trials).expand(-1, -1, stretch.length)
             part = residual[:, rows, times].permute(3, 0, 1, 2)
             flat = part.reshape(stretch.length * n, -1)
-            solved = torch.cholesky_solve(flat, factor.to(flat))
+            solved = torch.cholesky_solve(flat, factor)
             out[:, rows, times] = solved.view(part.shape).permute(1, 2, 3, 0)
         return out
+
+
+def _without(signals: Tensor, cells: Tensor) -> Tensor:
+    """Return all copies of the trials with zero in some cells, in place."""
+    copies = signals.unflatten(1, (-1, cells.shape[1]))
+    copies.masked_fill_(cells[:, None], 0.0)
+    return signals
 
 
 def _conjugate_gradient(
     product: Callable[[Tensor], Tensor],
     precondition: Callable[[Tensor], Tensor],
     right: Tensor,
-    start: Tensor,
+    solution: Tensor,
     n_iter: int,
 ) -> Tensor:
     """Return the solution, every signal with steps of its own."""
-    solution, residual = start.clone(), right.sub_(product(start))
-    direction = torch.zeros_like(right)
+    residual = right.sub_(product(solution))
+    direction: Tensor | None = None
     before = right.new_ones(right.shape[1])
     tiny = torch.finfo(right.dtype).tiny
-    for step in range(n_iter):
+    for _ in range(n_iter):
         better = precondition(residual)
         now = _inner(residual, better)
         # Steps stop by themselves where nothing is left to solve.
-        ratio = now / before.clamp_min(tiny) if step else torch.zeros_like(now)
-        direction.mul_(ratio[:, None]).add_(better)
+        ratio = now / before.clamp_min(tiny)
+        if direction is None:
+            direction = better
+        else:
+            direction.mul_(ratio[:, None]).add_(better)
         del better
         image = product(direction)
         length = now / _inner(direction, image).clamp_min(tiny)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class Prepared(NamedTuple):
         return Problem(values, seen, places, self.scale, self.steady, object())
 
 
-def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
+def prepare(X: Tensor, mask: Any, positions: object) -> Prepared:
     """Return the problem that the user's arrays pose."""
     if X.ndim not in (2, 3) or 0 in X.shape:
         fail(
@@ -88,14 +88,15 @@ def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
         )
     seen = ~X.isnan()
     if mask is not None:
-        given = torch.as_tensor(mask, device=X.device)
-        if given.shape != X.shape or given.dtype != torch.bool:
+        if not isinstance(mask, Tensor):
+            mask = np.asarray(mask)
+        if tuple(mask.shape) != tuple(X.shape) or "bool" not in str(mask.dtype):
             fail(
-                f"mask has shape {tuple(given.shape)} and dtype {given.dtype}, "
+                f"mask has shape {tuple(mask.shape)} and dtype {mask.dtype}, "
                 f"X has shape {tuple(X.shape)}",
                 fix="give a mask of bool in the shape of X, True where observed",
             )
-        seen = seen & given
+        seen &= torch.as_tensor(mask, device=X.device)
     seen = seen.view(-1, *X.shape[-2:])
     original = X.reshape(seen.shape)
     found = [_moments(original[:, c], seen[:, c]) for c in _channels(original.shape)]
@@ -106,6 +107,14 @@ def prepare(X: Tensor, mask: Tensor | None, positions: object) -> Prepared:
         fail(
             f"channels {listing(infinite.nonzero()[:, 0].tolist())} hold infinity",
             fix="mark these cells as lost: mask=numpy.isfinite(X)",
+        )
+    # Squares of very large numbers are infinite, those of very small ones zero.
+    beyond = ~power.isfinite() | (varied & (power < torch.finfo(power.dtype).tiny))
+    if bool(beyond.any()):
+        fail(
+            f"channels {listing(beyond.nonzero()[:, 0].tolist())} have values whose "
+            "squares leave the range of floating point",
+            fix="give X in another unit",
         )
     live = count >= min(FEWEST, seen.shape[0] * seen.shape[2])
     if not bool(live.any()):

@@ -152,16 +152,17 @@ class Conditional:
         """Begin from completed values instead of zero."""
         n_trials, _, n_times = self.shape
         self.state[:, :n_trials, :n_times] = values.permute(1, 0, 2).to(self.state)
-        self.state[:, :n_trials] *= self.solver.lost
+        self.state[:, :n_trials].masked_fill_(self.solver.seen, 0.0)
 
     def resume(self, other: Conditional) -> None:
         """Go on from the state of trials of the same shape with another mask."""
         self.white = other.white
         copies = len(self.state[0]) // self.shape[0]
-        self.state = other.state * self.solver.lost.repeat(1, copies, 1)
+        seen = self.solver.seen.repeat(1, copies, 1)
+        self.state = other.state.masked_fill(seen, 0.0)
 
     def advance(self, model: Stationary, n_iter: int, *, nugget: float) -> None:
-        """Take steps towards the conditional mean and the draws."""
+        """Take steps towards the conditional mean and the draws, in place."""
         self.solver.set_process(process(model.spectrum, nugget))
         right = self.solver.right_side(self.seen_values)
         if self.n_draws:
@@ -184,8 +185,9 @@ class Conditional:
         values = self.seen_values[..., :n_times].permute(1, 0, 2) + state[:n_trials]
         draws = state[n_trials:].reshape(self.n_draws, *self.shape)
         padded = torch.full((n_channels, *self.seen_values.shape[1:]), torch.nan)
-        found = self.solver.block_variances()
-        for stretch, variance in zip(self.solver.blocks, found, strict=True):
+        for stretch, variance in zip(
+            self.solver.blocks, self.solver.variances, strict=True
+        ):
             trials, times = self.solver._cells(stretch)
             padded[:, trials, times] = variance.T[:, None].to(padded)
         return Conditioned(

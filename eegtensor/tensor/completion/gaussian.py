@@ -17,6 +17,7 @@ from torch import Tensor
 from eegtensor._check import fail
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.geometry.spectral import eigh
+from eegtensor.tensor._shapes import check_sweeps
 from eegtensor.tensor.completion._columns import (
     Patterns,
     complete_columns,
@@ -55,12 +56,18 @@ class GaussianMean(NamedTuple):
     variance: Array
 
 
-def _check(X: Tensor, seen: Tensor) -> None:
-    if X.ndim != 2 or seen.shape != X.shape:
+def _check(X: Tensor, seen: Tensor) -> Tensor:
+    """Return `seen` as bool, or raise."""
+    shape = tuple(getattr(seen, "shape", ()))
+    if X.ndim != 2 or 0 in X.shape or shape != tuple(X.shape):
         fail(
-            f"X has shape {tuple(X.shape)} and seen {tuple(seen.shape)}",
-            fix="give both as (n_channels, n_columns)",
+            f"X has shape {tuple(X.shape)} and seen {shape}",
+            fix="give both as (n_channels, n_columns), none of them empty",
         )
+    seen = seen.bool()
+    if not bool(torch.where(seen, X, 0.0).isfinite().all()):
+        fail("X holds NaN or infinity where seen", fix="mark these cells as not seen")
+    return seen
 
 
 def pairwise_covariance(X: Tensor, seen: Tensor) -> Tensor:
@@ -138,10 +145,11 @@ def gaussian_fit(
     Raises
     ------
     EEGTensorError
-        If shapes differ.
+        If shapes differ, or a cell that is seen is not finite.
     """
-    X, seen = floating(X), seen.bool()
-    _check(X, seen)
+    check_sweeps(max_iter, tol)
+    X = floating(X)
+    seen = _check(X, seen)
     keep = seen.any(dim=0)
     values = torch.where(seen, X, 0.0).to(torch.float64)[:, keep]
     covariance = pairwise_covariance(X, seen)
@@ -169,9 +177,19 @@ def gaussian_mean(X: Array, seen: Array, covariance: Array) -> GaussianMean:
     Returns
     -------
     GaussianMean
+
+    Raises
+    ------
+    EEGTensorError
+        If shapes differ, or a cell that is seen or the covariance is not finite.
     """
-    X, seen = floating(X), seen.bool()
-    _check(X, seen)
+    X = floating(X)
+    seen = _check(X, seen)
+    n = len(X)
+    if tuple(getattr(covariance, "shape", ())) != (n, n):
+        fail(f"covariance is not an array of shape ({n}, {n})", fix="see gaussian_fit")
+    if not bool(covariance.isfinite().all()):
+        fail("covariance holds NaN or infinity", fix="see gaussian_fit")
     found = patterns(seen)
     values = torch.where(seen, X, 0.0)
     variances = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, fail
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.tensor.completion.spectrum import fast_length
 
@@ -39,13 +39,14 @@ def lag_covariances(X: Array, seen: Array, n_lags: int) -> Array:
         If shapes differ or there are more lags than samples.
     """
     X = floating(X)
-    if X.ndim != 3 or seen.shape != X.shape:
+    shape = tuple(getattr(seen, "shape", ()))
+    if X.ndim != 3 or shape != tuple(X.shape):
         fail(
-            f"X has shape {tuple(X.shape)} and seen {tuple(seen.shape)}",
+            f"X has shape {tuple(X.shape)} and seen {shape}",
             fix="give both as (n_trials, n_channels, n_times)",
         )
     n_times = X.shape[-1]
-    if not 1 <= n_lags <= n_times:
+    if check_count("n_lags", n_lags) > n_times:
         fail(f"n_lags={n_lags} with {n_times} samples", fix="use 1 to n_times lags")
     length = fast_length(n_times + n_lags)
     weight = seen.to(torch.float64)

@@ -13,15 +13,21 @@ matrix of a window mode is Toeplitz, and the new Z is the old one filtered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.geometry._bridge import Array, bridged
-from eegtensor.tensor._shapes import Random, as_random, as_tensor, check_rank
+from eegtensor.tensor._shapes import (
+    Random,
+    as_random,
+    as_tensor,
+    check_rank,
+    check_sweeps,
+)
 from eegtensor.tensor.completion import _toeplitz
 from eegtensor.tensor.completion._circle import Circle
 
@@ -115,6 +121,10 @@ def mdt_tucker(
     algorithm for low-rank tensor completion in delay-embedded space", CVPR, 2022
     (circular embedding).
     """
+    check_sweeps(max_iter, tol)
+    check_number("noise", noise, least=0.0)
+    if check_number("held_out", held_out, least=0.0) >= 1.0:
+        fail(f"held_out={held_out!r}", fix="give a share from 0 to below 1")
     known, observed, total = as_tensor(X, mask, ndim=1)
     windows = _windows(window, known.shape)
     seen = torch.ones_like(known, dtype=torch.bool) if observed is None else observed
@@ -125,7 +135,7 @@ def mdt_tucker(
         windows,
     )
     fixed = None if ranks is None else _ranks(ranks, windows)
-    if fixed is not None or total == 0.0 or not 0.0 < held_out < 1.0:
+    if fixed is not None or total == 0.0 or held_out == 0.0:
         state = problem.run(problem.start(fixed), fixed, max_iter, tol, noise)
         error = float("nan")
     else:
@@ -175,8 +185,8 @@ def _hidden(seen: Tensor, share: float, random_state: Random) -> Tensor:
     return hidden.view(seen.shape)
 
 
-def _windows(window: int | Sequence[int], shape: Sequence[int]) -> list[int]:
-    given = window if isinstance(window, Sequence) else (window,)
+def _windows(window: Any, shape: Sequence[int]) -> list[int]:
+    given = [window] if np.ndim(window) == 0 else list(window)
     sizes = [check_rank(w, "window") for w in given]
     if len(given) == 1:
         sizes = [1] * (len(shape) - 1) + sizes
@@ -190,8 +200,8 @@ def _windows(window: int | Sequence[int], shape: Sequence[int]) -> list[int]:
     return sizes
 
 
-def _ranks(ranks: int | Sequence[int], windows: Sequence[int]) -> list[int]:
-    given = [ranks] * len(windows) if isinstance(ranks, int) else list(ranks)
+def _ranks(ranks: Any, windows: Sequence[int]) -> list[int]:
+    given = [ranks] * len(windows) if np.ndim(ranks) == 0 else list(ranks)
     if len(given) != len(windows):
         fail(
             f"ranks={tuple(given)} for {len(windows)} modes",

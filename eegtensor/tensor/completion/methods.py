@@ -44,6 +44,8 @@ NEIGHBOURS = 0.01
 NEIGHBOURS_STEADY = 0.1
 # Samples on each side over which draws of the error are pooled.
 NEAR = 32
+# Cells whose spread is worked out at a time.
+SPREAD_CELLS = 1 << 17
 
 
 def _columns(signals: Tensor) -> Tensor:
@@ -130,12 +132,13 @@ def fit_delay(
 
     # More steps are closer to the model's answer, not always to the truth: where
     # the model is wrong in its weakest directions, stopping early is better.
-    steps, before = STEPS, hidden.state
+    steps, before = STEPS, hidden.state.clone()
     if score is not None:
         error = score(hidden.result().values)
         hidden.advance(model, STEPS // 2, nugget=NUGGET)
         if score(hidden.result().values) > error:
             hidden.state, steps = before, FEW_STEPS
+    hidden.solver.release()
     learned_from = problem
 
     def predict(problem: Problem) -> Estimate:
@@ -170,20 +173,26 @@ def _estimate(trials: Conditional, seen: Tensor) -> Estimate:
 
 def _spread(found: Conditioned, seen: Tensor) -> Tensor:
     """Return variances: exact in gaps, else from draws of the error nearby."""
-    lost = (~seen).double()
-    square = (found.draws.double() ** 2).mean(dim=0) * lost
-    mean = square.sum(dim=(0, 2)) / lost.sum(dim=(0, 2)).clamp_min(1)
+    out = torch.empty(seen.shape, dtype=torch.float64, device=seen.device)
+    step = max(1, SPREAD_CELLS // (seen.shape[0] * seen.shape[2]))
+    here = torch.arange(seen.shape[2], device=seen.device)
+    after, before = (here + NEAR + 1).clamp_max(len(here)), (here - NEAR).clamp_min(0)
 
     def pooled(x: Tensor) -> Tensor:
         total = torch.nn.functional.pad(x.cumsum(dim=-1), (1, 0))
-        here = torch.arange(x.shape[-1], device=x.device)
-        ends = (here + NEAR + 1).clamp_max(x.shape[-1])
-        return total[..., ends] - total[..., (here - NEAR).clamp_min(0)]
+        return total[..., after].sub_(total[..., before])
 
-    # A few draws are few: the channel's own mean counts as sixteen cells more.
-    near = (pooled(square) + 16 * mean[:, None]) / (pooled(lost) + 16)
-    exact = found.variance.double()
-    return torch.where(exact.isnan(), near, exact) * lost
+    # A few channels at a time: this takes ten arrays of double precision.
+    for at in range(0, seen.shape[1], step):
+        some = slice(at, at + step)
+        lost = (~seen[:, some]).double()
+        square = (found.draws[:, :, some].double() ** 2).mean(dim=0) * lost
+        mean = square.sum(dim=(0, 2)) / lost.sum(dim=(0, 2)).clamp_min(1)
+        # A few draws are few: the channel's own mean counts as sixteen cells more.
+        near = (pooled(square) + 16 * mean[:, None]) / (pooled(lost) + 16)
+        exact = found.variance[:, some].double()
+        out[:, some] = torch.where(exact.isnan(), near, exact) * lost
+    return out
 
 
 def fit_mmes(problem: Problem, random_state: int) -> Predict:

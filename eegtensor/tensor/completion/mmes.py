@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.tensor._shapes import check_rank
 from eegtensor.tensor.completion._autoencoder import (
@@ -115,6 +115,9 @@ def mmes(
     (objective, network, balance rule; there on all windows of an image at once and
     without held-out cells).
     """
+    check_count("max_iter", max_iter, least=0)
+    check_count("random_state", random_state, least=0)
+    check_number("noise", noise, least=0.0)
     data = standardise(X, mask)
     window = check_rank(window, "window")
     if window > data.values.shape[-1]:
@@ -125,6 +128,13 @@ def mmes(
         )
     if start is None:
         first = spatial_start(data.values, data.seen)
+    elif tuple(getattr(start, "shape", ())) != tuple(X.shape) or not bool(
+        start.isfinite().all()
+    ):
+        fail(
+            "start is not an array of finite numbers in the shape of X",
+            fix="give completed signals, such as `complete(X).X`, or None",
+        )
     else:
         first = (start.to(data.values).view_as(data.values) - data.mean) / data.scale
     model = Manifold(window, check_rank(latent, "latent"), noise, random_state)

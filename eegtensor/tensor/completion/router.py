@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_option
 from eegtensor.geometry._bridge import Array, bridged, floating
 from eegtensor.tensor.completion._choose import Choice, untried
 from eegtensor.tensor.completion._dead import restore_channels
@@ -117,8 +117,7 @@ def complete(
         infinite, or a channel holds no data and there are no positions.
     """
     check_option("method", method, ("auto", *METHODS))
-    if not isinstance(random_state, (int, np.integer)) or random_state < 0:
-        fail(f"random_state={random_state!r}", fix="give a whole number from 0 up")
+    check_count("random_state", random_state, least=0)
     tensor = floating(X)
     # Masks, patterns and draws are made on the CPU; so is the rest.
     prepared = prepare(tensor.detach().cpu(), mask, positions)
@@ -162,11 +161,11 @@ def _restore(
     choices = weigh(trial, predictors, rng)
     pieces = list(parts(torch.Size(kinds.shape)))
     learned_whole = len(pieces) == 1 and part.problem.values.shape == kinds.shape
+    whole = part.problem if learned_whole else None
+    del part, trial
 
     def write(piece: Part) -> None:
-        own = part.problem
-        if not learned_whole:
-            own = prepared.part(piece.trials, piece.times)
+        own = whole or prepared.part(piece.trials, piece.times)
         at = piece.trials, slice(None), piece.times
         found = _mixed(own, kinds[at], predictors, choices)
         completed, spread = (x[..., piece.inner] for x in found)
@@ -198,8 +197,8 @@ def _mixed(
 ) -> tuple[Tensor, Tensor]:
     """Return values by the methods as they are weighed, and their std."""
     values, variance = predictors[0](problem)
-    std = torch.ones_like(values) if variance is None else variance.sqrt()
-    mixed = values.clone()
+    # In place, here and below: estimates of long parts are large, and nobody's else.
+    std = torch.ones_like(values) if variance is None else variance.sqrt_()
     others: dict[int, Tensor] = {}
     for kind in (SCATTERED, RUN, GAP):
         where = torch.from_numpy(kinds == kind)
@@ -213,9 +212,9 @@ def _mixed(
                 if k not in others:
                     others[k] = predictors[k](problem).values
                 total += weight * others[k][where]
-        mixed[where] = total
+        values[where] = total
         std[where] *= choice.widen
-    return mixed, std
+    return values, std
 
 
 def _words(names: list[str], choice: Choice) -> str:

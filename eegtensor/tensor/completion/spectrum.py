@@ -17,6 +17,9 @@ from torch import Tensor
 
 from eegtensor.geometry.spectral import eigh
 
+# Values of waves that are made at a time.
+WAVE_CELLS = 1 << 18
+
 
 def frequency_weights(spectrum: Tensor) -> Tensor:
     """Return weights of the frequencies in an average over the full circle."""
@@ -185,9 +188,13 @@ def impulse_response(spectrum: Tensor, n_times: int, n_lags: int) -> Tensor:
     if n_times % 2 == 0:
         twice[-1] = 1.0 / n_times
     lags = torch.arange(n_lags, dtype=torch.float64, device=spectrum.device)
-    angle = 2 * math.pi / n_times * (lags[:, None] * steps)
-    waves = torch.stack([angle.cos(), -angle.sin()]) * twice
-    total = torch.nn.functional.pad(waves.cumsum(dim=-1), (1, 0))
-    parts = total[..., edges[1:]] - total[..., edges[:-1]]
     both = torch.stack([spectrum.real, spectrum.imag])
-    return torch.einsum("plf,pfij->lij", parts, both)
+    found = []
+    # A few lags at a time: waves of all are many times a long recording.
+    for some in lags.split(max(1, WAVE_CELLS // len(steps))):
+        angle = 2 * math.pi / n_times * (some[:, None] * steps)
+        waves = torch.stack([angle.cos(), -angle.sin()]).mul_(twice)
+        total = torch.nn.functional.pad(waves.cumsum(dim=-1), (1, 0))
+        parts = total[..., edges[1:]] - total[..., edges[:-1]]
+        found.append(torch.einsum("plf,pfij->lij", parts, both))
+    return torch.cat(found)

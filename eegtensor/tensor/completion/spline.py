@@ -38,7 +38,11 @@ def unit_positions(positions: Array) -> Tensor:
     positions : array, shape (n_channels, 3)
         About the centre of the head's sphere; the unit does not matter.
     """
-    places = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
+    try:
+        places = torch.as_tensor(positions, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(positions).__name__
+        fail(f"positions are no numbers ({kind})", fix="give x, y, z", cause=error)
     if places.ndim != 2 or places.shape[1] != 3:
         fail(
             f"positions has shape {tuple(places.shape)}",

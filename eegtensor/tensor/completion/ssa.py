@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, fail
 from eegtensor.geometry._bridge import Array, bridged
 from eegtensor.geometry.spectral import eigh
-from eegtensor.tensor._shapes import check_rank
+from eegtensor.tensor._shapes import check_rank, check_sweeps
 from eegtensor.tensor.completion._standard import hidden_cells, standardise
 from eegtensor.tensor.completion._toeplitz import (
     Filter,
@@ -117,6 +117,9 @@ def multichannel_ssa(
     geophysical data sets", Nonlin. Processes Geophys. 13, 151-159, 2006 (filling
     by singular spectra, ranks by held-out cells).
     """
+    check_sweeps(max_iter, tol, least=1)
+    check_count("n_steps", n_steps, least=0)
+    check_count("random_state", random_state, least=0)
     data = standardise(X, mask)
     window, n_times = check_rank(window, "window"), data.values.shape[-1]
     if window > n_times:

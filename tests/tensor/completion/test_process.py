@@ -180,7 +180,7 @@ def test_variances_inside_a_gap_are_the_dense_ones(rng: np.random.Generator) -> 
     dense = dense.reshape(n * n_times, n * n_times)
     m = lost[:, 0].reshape(-1)
     expected = torch.linalg.inv(dense[m][:, m]).diagonal().view(n, 6).T
-    torch.testing.assert_close(solver.block_variances()[0], expected)
+    torch.testing.assert_close(solver.variances[0], expected)
 
 
 def test_the_solver_holds_few_arrays(rng: np.random.Generator) -> None:
@@ -192,5 +192,5 @@ def test_the_solver_holds_few_arrays(rng: np.random.Generator) -> None:
     right, start = torch.from_numpy(rng.standard_normal((2, n, 2, n_times)))
     with Peak(right) as peak:
         solver.solve(right, start, 3)
-    # Solution, direction, image or what is preconditioned, and its transform.
-    assert peak.bytes < 5.5 * start.nbytes
+    # Direction, image or what is preconditioned, and its transform, beside the two.
+    assert peak.bytes < 4.5 * start.nbytes
