@@ -188,6 +188,11 @@ def _add_benchmark(commands: Any) -> None:
         "mdm+euclidean or tangent-space(C=1.0); default "
         "mdm,tangent-space; `--pipelines list` shows all",
     )
+    group.add_argument(
+        "--sweep",
+        metavar="NAME",
+        help="a list of pipelines: training (TSMNet with every training method)",
+    )
     group.add_argument("--protocol", help=f"{_PROTOCOLS}; default the first")
     group.add_argument(
         "--adapt",
@@ -333,6 +338,13 @@ def _benchmark(options: argparse.Namespace) -> int:
     out = Path(given["out"])
     from eegtensor.benchmark import benchmark
 
+    pipelines = given["pipelines"] or ["mdm", "tangent-space"]
+    if given["sweep"]:
+        from eegtensor.benchmark.sweep import sweep_pipelines
+
+        # Beside those named, which are what the sweep is compared with.
+        named = given["pipelines"] or []
+        pipelines = [*named, *sweep_pipelines(given["sweep"])]
     trials = read_as_said(given["src"], given)
     test = None if given["test"] is None else read_as_said([given["test"]], given)
     # After reading, so that a mistake there leaves no empty folder.
@@ -341,7 +353,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     try:
         results = benchmark(
             trials,
-            given["pipelines"] or ["mdm", "tangent-space"],
+            pipelines,
             protocol=given["protocol"] or "leave-one-subject-out",
             adapt=given["adapt"] or ["none", "full"],
             random_state=0 if given["seed"] is None else given["seed"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 import re
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
+from eegtensor._literals import keyword_literals
 from eegtensor.auto import CANDIDATES, AutoDecoder
 from eegtensor.features import Covariances
 from eegtensor.pipeline import Pipeline
@@ -132,14 +132,8 @@ def parse_pipeline(text: str) -> tuple[str, dict[str, Any], str | None]:
     params = {}
     if arguments:
         try:
-            # The grammar of Python's calls without running any of it.
-            call = ast.parse(f"f{arguments}", mode="eval").body
-            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-                raise ValueError("not one call")
-            if call.args:
-                raise ValueError("a parameter has no name")
-            params = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError, TypeError) as error:
+            params = keyword_literals(arguments)
+        except ValueError as error:
             _refuse_text(text, error)
     return name, params, align
 

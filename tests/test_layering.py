@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "eegtensor"
 ORDER = [
     "_version",
     "_check",
+    "_literals",
     "_optional",
     "domains",
     "store",

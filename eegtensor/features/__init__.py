@@ -15,6 +15,7 @@ from eegtensor.features.hoda import HODA
 from eegtensor.features.hopls import HOPLS
 from eegtensor.features.parafac2 import PARAFAC2Features
 from eegtensor.features.selectrank import RankChoice, select_rank
+from eegtensor.features.spectral import SpectralCovariances
 from eegtensor.features.ssvep import CCA, CCAFeatures
 from eegtensor.features.tangent import TangentSpace
 from eegtensor.features.timefrequency import TimeFrequencyTensor
@@ -41,6 +42,7 @@ __all__ = [
     "PARAFAC2Features",
     "PairedDenoiser",
     "RankChoice",
+    "SpectralCovariances",
     "TangentSpace",
     "TensorRingFeatures",
     "TensorTrainFeatures",

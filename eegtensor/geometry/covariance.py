@@ -122,10 +122,31 @@ def _shrink(C: Tensor, shrinkage: Tensor) -> Tensor:
     return _add_diagonal(kept, shrinkage * _mean_variance(C))
 
 
+@bridged
+def shrink_oas(C: Tensor, n_samples: float) -> Tensor:
+    """Return covariances shrunk towards mu I by the oracle approximating rule.
+
+    Parameters
+    ----------
+    C : array or tensor, shape (..., n, n)
+        Sample covariances.
+    n_samples : float
+        Independent samples behind each of them.
+
+    Returns
+    -------
+    C : array or tensor, shape (..., n, n)
+    """
+    count = torch.full(C.shape[:-2], n_samples, dtype=C.dtype, device=C.device)
+    return _oas_shrunk(C, count)
+
+
 def _oas(found: Moments) -> Tensor:
-    C = found.C
+    return _oas_shrunk(found.C, found.samples.mean(dim=(-1, -2)))
+
+
+def _oas_shrunk(C: Tensor, n_times: Tensor) -> Tensor:
     n = C.shape[-1]
-    n_times = found.samples.mean(dim=(-1, -2))
     mu = _mean_variance(C)
     alpha = (C**2).mean(dim=(-1, -2))
     # Eq. 23 without its terms in 2 / n, as scikit-learn has it.

@@ -12,6 +12,7 @@ from eegtensor.training.callbacks import (
     EarlyStopping,
     MomentumSchedule,
     Progress,
+    TensorBoardLog,
 )
 from eegtensor.training.checkpoint import Checkpoint
 from eegtensor.training.device import as_device, device_of
@@ -46,6 +47,7 @@ from eegtensor.training.statistics import (
     copy_statistics,
     evaluating,
 )
+from eegtensor.training.workers import Workers
 
 __all__ = [
     "METHODS",
@@ -77,8 +79,10 @@ __all__ = [
     "StatisticsGuard",
     "Step",
     "StepContext",
+    "TensorBoardLog",
     "TrainState",
     "WeightedSum",
+    "Workers",
     "as_device",
     "balanced_accuracy",
     "build",

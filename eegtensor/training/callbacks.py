@@ -119,6 +119,40 @@ class CSVLog:
         state.history.to_csv(self.path)
 
 
+class TensorBoardLog:
+    """Write the history for TensorBoard after every epoch.
+
+    Needs the package tensorboard.
+
+    Parameters
+    ----------
+    folder : path-like
+        One folder a run; a run that goes on writes on.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        need("tensorboard", "writing logs for TensorBoard")
+        self.folder = os.fspath(folder)
+        self._writer: Any = None
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Write the last row."""
+        if self._writer is None:
+            module = need("torch.utils.tensorboard", "writing logs for TensorBoard")
+            self._writer = module.SummaryWriter(self.folder, purge_step=state.epoch)
+        for name, value in state.history[-1].items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, state.epoch)
+        # A killed run leaves what it had.
+        self._writer.flush()
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
 class Progress:
     """Show a bar of epochs with their losses (tqdm).
 

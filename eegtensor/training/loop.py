@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from eegtensor.training.history import History
 from eegtensor.training.network import Network
 from eegtensor.training.objectives.weightedsum import WeightedSum
 from eegtensor.training.optimizers.make import check_optimizer
-from eegtensor.training.plugs import EpochOf, Plugs, check_needs
+from eegtensor.training.plugs import EpochOf, Plugs, check_needs, check_parts
 from eegtensor.training.protocols import (
     Averager,
     Callback,
@@ -33,6 +34,7 @@ from eegtensor.training.protocols import (
 from eegtensor.training.refit import refit_statistics
 from eegtensor.training.seeds import as_seed
 from eegtensor.training.step import take_step
+from eegtensor.training.workers import Workers
 
 Validation = Batch | Callable[[nn.Module], Mapping[str, float]]
 
@@ -53,6 +55,7 @@ def train(
     recipe: Recipe | None = None,
     accumulate: int = 1,
     precision: str = "float32",
+    workers: Workers | None = None,
     checkpoint: Checkpoint | None = None,
     random_state: RandomState | torch.Generator = 0,
     device: str | torch.device | None = None,
@@ -66,6 +69,7 @@ def train(
         and the data have them.
     data : Batch
         All training trials; where they are not on the device, batches are copied.
+        Their `index` in the run is the position among them.
     objective : Objective | sequence of Objective or (weight, Objective)
     optimizer : torch.optim.Optimizer
         Of `make_optimizer`, for one.
@@ -89,6 +93,8 @@ def train(
     precision : "float32" | "bfloat16"
         Of the network's matrix products and convolutions. (float16 would need
         losses scaled, with a different scale for every kind of second pass.)
+    workers : Workers | None
+        Processes that train together, each on its part of every batch.
     checkpoint : Checkpoint | None
         Where to save the run after epochs, and to go on from.
     random_state : int | numpy.random.Generator | torch.Generator | None
@@ -118,12 +124,7 @@ def train(
         if sampler is None:
             fail("There is no sampler", fix="give one, or a recipe")
         recipe = EpochOf(sampler, loss)
-    if accumulate < 1 or (accumulate > 1 and loss.scalar_terms):
-        fail(
-            f"accumulate={accumulate}",
-            why="One loss for a whole batch is no sum over its parts",
-            fix="set accumulate=1, or choose objectives with per_trial=True",
-        )
+    check_parts(loss, accumulate, workers)
     state = TrainState(
         model, optimizer, epochs, len(data), as_seed(random_state), place
     )
@@ -136,6 +137,7 @@ def train(
         objective=terms,
         callback=list(callbacks),
     )
+    data = replace(data, index=None)
     network = Network(model, precision=precision, keeps_features=keeps_features)
     generator = torch.Generator(place)
     state.network, state.generator = network, generator
@@ -148,6 +150,8 @@ def train(
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         if checkpoint is not None:
             checkpoint.load(state, any_seed=random_state is None)
+        if workers is not None:
+            workers.start(model)
         call("on_train_start")
         while state.epoch < epochs and not state.stop:
             state.epoch += 1
@@ -160,15 +164,17 @@ def train(
             model.train()
             total, n_seen = torch.zeros((), dtype=torch.float64, device=place), 0
             for step in recipe.steps(state, data):
-                batch = step.batch.to(place)
-                total += len(batch) * take_step(
+                batch = step.batch if workers is None else workers.part(step.batch)
+                batch = batch.to(place)
+                total += len(step.batch) * take_step(
                     state.begin(step.objective or loss, batch),
                     optimizer,
                     step.plugs or plugs,
                     accumulate=accumulate,
                     sign=step.sign,
+                    workers=workers,
                 )
-                n_seen += len(batch)
+                n_seen += len(step.batch)
                 call("on_step_end")
             train_loss = total.item() / max(n_seen, 1)
             if not math.isfinite(train_loss):

@@ -20,6 +20,7 @@ def make_plugs(
     averager: Any = None,
     sampler: Any = "shuffle",
     optimizer: Any = "riemannian-adam",
+    recipe: Any = None,
     raw_trials: bool = True,
 ) -> dict[str, Any]:
     """Return the arguments of `train` that methods given by their names make.
@@ -29,7 +30,7 @@ def make_plugs(
     setup : Setup
     objective, perturbation : str | tuple | object | None
         Each of a tuple is a string or a plug itself.
-    grad_transform, averager, sampler, optimizer : str | object | None
+    grad_transform, averager, sampler, optimizer, recipe : str | object | None
     raw_trials : bool
         Whether `setup.data` are trials as recorded, and not what a front
         computed of them.
@@ -55,6 +56,7 @@ def make_plugs(
         "grad_transform": one(grad_transform, "gradient transform"),
         "averager": one(averager, "averager"),
         "sampler": one(sampler, "sampler"),
+        "recipe": one(recipe, "recipe"),
     }
     terms = [term for _, term in found["objective"]]
     for plug in (*terms, *found["perturbation"]):

@@ -23,6 +23,7 @@ from eegtensor.training.protocols import (
     StepContext,
     TrainState,
 )
+from eegtensor.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ class Plugs:
                 fix="choose one of them",
             )
         second = weight[0] if weight and weight[0].extra_gradients else None
+        latent = [p for p in perturbation if p.where == "latent"]
+        if latent and getattr(second, "batch", "same") == "previous":
+            fail(
+                f"{type(second).__name__} passes the batch of the step before, "
+                f"{type(latent[0]).__name__} changes features of this one",
+                fix="give the first the option batch='same'",
+            )
         first = [p for p in perturbation if p is not second]
         # Inputs are attacked at the weights of the step, before those move.
         first.sort(key=lambda p: p.where == "weight")
@@ -158,6 +166,23 @@ def check_needs(objective: WeightedSum, plugs: Iterable[Any]) -> bool:
                 fix="choose objectives with per_trial=True",
             )
     return any("features" in getattr(plug, "needs", ()) for plug in plugs)
+
+
+def check_parts(
+    objective: WeightedSum, accumulate: int, workers: Workers | None
+) -> None:
+    """Raise unless a batch may be cut into so many parts, and among processes.
+
+    Raises
+    ------
+    EEGTensorError
+    """
+    if accumulate < 1 or ((accumulate > 1 or workers) and objective.scalar_terms):
+        fail(
+            f"accumulate={accumulate}" + (" and workers" if workers else ""),
+            why="One loss for a whole batch is no sum over its parts",
+            fix="leave them out, or choose objectives with per_trial=True",
+        )
 
 
 class EpochOf:

@@ -7,7 +7,6 @@ objective with a weight, ``"0.3 * vat(eps=1.0)"``.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import math
@@ -18,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from eegtensor._check import fail, listing
+from eegtensor._literals import keyword_literals
 from eegtensor.training.batch import Batch
 from eegtensor.training.methods import METHODS
 
@@ -91,14 +91,10 @@ def parse(spec: str, kind: str) -> tuple[float, str, dict[str, Any]]:
         if found is None:
             raise ValueError
         factor = float(found["weight"] or 1.0)
-        call = ast.parse(f"f{found['options'] or '()'}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or not math.isfinite(factor):
+        if not math.isfinite(factor):
             raise ValueError
-        # Without a name it would be one dict of options.
-        if not all(keyword.arg for keyword in call.keywords):
-            raise ValueError
-        values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (ValueError, SyntaxError) as error:
+        values = keyword_literals(found["options"] or "()")
+    except ValueError as error:
         fail(
             f"{spec!r} is not understood",
             fix=f"write it as {name!r} or '{name}(option=value, ...)'"

@@ -15,6 +15,7 @@ from eegtensor.training.plugs import (
 )
 from eegtensor.training.protocols import StepContext
 from eegtensor.training.statistics import Mode, StatisticsGuard, copy_statistics
+from eegtensor.training.workers import Workers
 
 
 def take_step(
@@ -24,6 +25,7 @@ def take_step(
     *,
     accumulate: int = 1,
     sign: float = 1.0,
+    workers: Workers | None = None,
 ) -> Tensor:
     """Make one step and return its loss, detached.
 
@@ -36,6 +38,8 @@ def take_step(
         Parts of the batch that pass one after the other; their gradients add up.
     sign : float
         Factor of the gradients.
+    workers : Workers | None
+        Processes among which the batch is cut.
     """
     model = context.model
     context.clean = context.batch
@@ -50,14 +54,14 @@ def take_step(
             apply_delta(delta, context, reverts)
         optimizer.zero_grad()
         with StatisticsGuard(model, "transient" if clean_statistics else "commit"):
-            loss = _pass(context, accumulate)
+            loss = _pass(context, accumulate, workers)
         if plugs.second is not None:
             delta = plugs.second.sample(context)
             gradients = [(p, p.grad) for p in model.parameters()]
             apply_delta(delta, context, reverts)
             optimizer.zero_grad()
             with StatisticsGuard(model, "transient", start=start):
-                _pass(context, accumulate)
+                _pass(context, accumulate, workers)
             mix_gradients(gradients, getattr(plugs.second, "mix", 1.0))
     if clean_statistics:
         # After the reverts: no hook of a latent perturbation is left.
@@ -75,8 +79,15 @@ def take_step(
     return loss
 
 
-def _pass(context: StepContext, accumulate: int) -> Tensor:
+def _pass(context: StepContext, accumulate: int, workers: Workers | None) -> Tensor:
     """Add the gradients of the batch to the parameters' and return its loss."""
+    loss = _own_pass(context, accumulate)
+    if workers is None:
+        return loss
+    return workers.add_up(context.model, loss, len(context.batch))
+
+
+def _own_pass(context: StepContext, accumulate: int) -> Tensor:
     if accumulate == 1:
         loss = context.loss(context.batch)
         loss.backward()

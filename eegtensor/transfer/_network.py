@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from eegtensor.domains import (
     encode_domains,
     raise_unseen,
 )
-from eegtensor.features._base import DomainEstimator, check_fitted, class_codes
+from eegtensor.features._base import DomainEstimator, check_fitted
 from eegtensor.training import (
     Batch,
     BestWeights,
@@ -52,6 +53,7 @@ from eegtensor.transfer._retarget import (
 )
 from eegtensor.transfer._saving import SavedNetwork
 from eegtensor.transfer._trialcache import described, remembered
+from eegtensor.transfer._unlabelled import known_classes, of_known
 from eegtensor.transfer._validation import held_out, refitted_loss
 
 
@@ -95,6 +97,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
     averager: str | None
     sampler: str
     optimizer: str
+    recipe: str | None
     adaptation: str
     prior: str
     prior_trials: float
@@ -153,6 +156,9 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         ----------
         X : ndarray, shape (n_trials, n_channels, n_times), volts
         y : array-like, shape (n_trials,)
+            None or NaN where the class is not known: such trials have no loss of
+            their own, but objectives such as "vat" learn from them, and their
+            domains, people to come among them, get statistics.
         subjects, sessions : array-like of str, shape (n_trials,) | None
 
         Raises
@@ -165,7 +171,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         check_adaptation(self.adaptation, self.prior, self.prior_trials)
         device = as_device(self.device)
         X = check_signals(X)
-        classes, labels = class_codes(y, len(X), type(self).__name__)
+        classes, labels = known_classes(y, len(X), type(self).__name__)
         codes, names = encode_domains(domain_names(len(X), subjects, sessions))
         table, codes, order = _canonical_order(X, names, codes, labels)
         codes, labels = codes[order], labels[order]
@@ -185,12 +191,12 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             torch.from_numpy(labels).to(device),
             torch.from_numpy(codes).to(device),
         )
-        kept = held_out(
-            self.validation, codes, table, labels, self.validation_fraction, seed
-        )
+        split = self.validation, codes, table, labels, self.validation_fraction, seed
+        kept = of_known(held_out, *split)
         self._train(data, kept, seed)
         fit_statistics(self.network_, data)
-        self.prior_ = np.bincount(labels, minlength=len(classes)) / len(labels)
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+        self.prior_ = counts / counts.sum()
         self.adaptation_ = {}
         # Labelled target trials come with the sources: see Pipeline.
         self.last_target_ = TARGET if TARGET in table else None
@@ -237,7 +243,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         """Return the parts of the training loop that parameters name."""
         setup = Setup(
             self.network_,
-            data,
+            replace(data, index=None),
             n_classes=len(self.classes_),
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -255,6 +261,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             averager=self.averager,
             sampler=self.sampler,
             optimizer=self.optimizer,
+            recipe=self.recipe,
             raw_trials=getattr(self.network_.front, "path", "lag") == "conv",
         )
 

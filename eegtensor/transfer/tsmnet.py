@@ -52,7 +52,7 @@ class TSMNetClassifier(PatternedNetwork):
     validation_fraction : float
     patience : int | None
         Epochs without a better one after which training stops; None trains on.
-    objective, perturbation, grad_transform, averager, sampler, optimizer : str
+    objective, perturbation, grad_transform, averager, sampler, optimizer, recipe : str
         Training methods by their names in `eegtensor.training.METHODS`, with
         options as in ``"f-sam(rho=0.1)"``. `objective` and `perturbation` may be
         tuples of them, objectives with weights as in ``"0.3 * vat"``. With an
@@ -126,6 +126,7 @@ class TSMNetClassifier(PatternedNetwork):
         averager: str | None = None,
         sampler: str = "domain-balanced",
         optimizer: str = "riemannian-adam",
+        recipe: str | None = None,
         adaptation: str = "refit",
         prior: str = "source",
         prior_trials: float = 5.0,
@@ -160,6 +161,7 @@ class TSMNetClassifier(PatternedNetwork):
         self.averager = averager
         self.sampler = sampler
         self.optimizer = optimizer
+        self.recipe = recipe
         self.adaptation = adaptation
         self.prior = prior
         self.prior_trials = prior_trials

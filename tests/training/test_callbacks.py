@@ -128,18 +128,7 @@ def test_history_is_a_sequence_of_rows():
     assert "2 epochs: epoch, a, b" in repr(history)
 
 
-def test_methods_say_what_they_are():
-    kinds = {
-        "objective",
-        "perturbation",
-        "gradient transform",
-        "averager",
-        "sampler",
-        "optimizer",
-        "schedule",
-    }
-    assert {m.kind for m in METHODS.values()} <= kinds
-    assert {"cross-entropy", "domain-balanced"} <= set(METHODS)
+def test_every_optimizer_of_the_table_can_be_made():
     optimizers = [name for name, m in METHODS.items() if m.kind == "optimizer"]
     for name in optimizers:
         make_optimizer(torch.nn.Linear(1, 1), name)

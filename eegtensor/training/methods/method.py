@@ -12,7 +12,8 @@ class Method(NamedTuple):
     ----------
     kind : str
         "objective", "perturbation", "gradient transform", "averager", "sampler",
-        "optimizer", "schedule", "head", "callback", "recipe" or "score".
+        "optimizer", "schedule", "head", "callback", "recipe", "calibration" (of a
+        trained network to a new person), "ensemble" (of trained states) or "score".
     paper : str
     cost : str
         Of one step, in units of a plain one.

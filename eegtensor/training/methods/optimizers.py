@@ -33,4 +33,32 @@ OPTIMIZERS: dict[str, Method] = {
         ("running statistics with set_momentum",),
         "eegtensor.training:MomentumSchedule",
     ),
+    "pnm": Method(
+        "optimizer",
+        "Xie et al., ICML 2021",
+        "1 + a polar factor per Stiefel leaf",
+        (),
+        "eegtensor.training.optimizers.pnm:PNM",
+    ),
+    "adapnm": Method(
+        "optimizer",
+        "Xie et al., ICML 2021",
+        "1 + a polar factor per Stiefel leaf",
+        (),
+        "eegtensor.training.optimizers.adapnm:AdaPNM",
+    ),
+    "spherical-motion": Method(
+        "callback",
+        "Wan et al., NeurIPS 2021",
+        "1",
+        (),
+        "eegtensor.training.optimizers.sphericalmotion:SphericalMotion",
+    ),
+    "scale-lr": Method(
+        "schedule",
+        "Granziol et al., JMLR 2022",
+        "1",
+        (),
+        "eegtensor.training.optimizers.scaling:scale_lr",
+    ),
 }

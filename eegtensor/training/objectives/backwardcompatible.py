@@ -1,0 +1,133 @@
+"""Embeddings that an archive of old ones can still be searched by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from eegtensor._check import check_count, check_number, fail
+from eegtensor.training.batch import Batch
+from eegtensor.training.objectives._shared import known_labels
+from eegtensor.training.objectives._teachers import Teacher, Teachers
+
+if TYPE_CHECKING:
+    from eegtensor.training.protocols import StepContext, TrainState
+
+
+class BackwardCompatible(nn.Module):
+    """BT2: a change of basis that keeps new embeddings comparable with old ones.
+
+    Of a trial's new features b and its old ones a, both n numbers after orthogonal
+    maps, ``u = [P_old a / |P_old a|, P_new b]`` is cut in two: the first
+    ``n_old`` entries, turned once more, are the compatible part, which the old
+    classifier must read and which lies along a; the others hold what is new.
+    The loss of a trial is
+
+        CE(new classifier of both parts) + influence CE(old classifier of the
+        compatible part) + cosine (1 - cos(compatible part, a)).
+
+    Parameters
+    ----------
+    old : Module | Tensor, shape (n_trials, n_old)
+        The old network, whose features are what enters its head, or a table.
+    old_classifier : Tensor, shape (n_classes, n_old)
+        Weights of the old head, or prototypes of classes in the archive.
+    n_new : int
+        Features that enter the new network's head.
+    extra : int
+        Dimensions added; 0 leaves the old features out of the embedding.
+    influence, cosine : float
+        Ours: of simulated trials 1, 5 and 20 were tried, 5 found old entries best.
+    random_state : int
+
+    Notes
+    -----
+    The released code takes as many new features as old ones, and its slice ``:-e``
+    is empty at e = 0; both are free here.
+
+    References
+    ----------
+    Y. Zhou et al., "BT2: backward-compatible training with basis transformation",
+    ICCV 2023, eq. 4 to 8.
+    """
+
+    per_trial = True
+    training_only = True
+    needs = ("features",)
+
+    def __init__(
+        self,
+        old: Teacher,
+        old_classifier: Tensor,
+        n_new: int,
+        *,
+        extra: int = 32,
+        influence: float = 1.0,
+        cosine: float = 5.0,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__()
+        check_count("extra", extra, least=0)
+        self.influence = check_number("influence", influence, least=0.0)
+        self.cosine = check_number("cosine", cosine, least=0.0)
+        n_classes, self.n_old = old_classifier.shape
+        if n_new + extra < self.n_old:
+            fail(
+                f"{n_new} new features and extra={extra} for {self.n_old} old ones",
+                fix=f"set extra to {self.n_old - n_new} or more",
+            )
+        if extra > self.n_old:
+            fail(
+                f"extra={extra} of {self.n_old} old features",
+                why="An orthogonal map has no more outputs than inputs",
+                fix=f"set extra to {self.n_old} or less",
+            )
+        self.register_buffer("old_classifier", old_classifier.detach().clone())
+        self.old = Teachers(old, features=True)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(random_state)
+            self.from_new = orthogonal(nn.Linear(n_new, n_new, bias=False))
+            self.from_old = (
+                orthogonal(nn.Linear(self.n_old, extra, bias=False)) if extra else None
+            )
+            self.turn = orthogonal(nn.Linear(self.n_old, self.n_old, bias=False))
+            self.classifier = nn.Linear(n_new + extra, n_classes)
+
+    def embed(self, new: Tensor, old: Tensor) -> Tensor:
+        """Return embeddings of new and old features, (n_trials, n_new + extra).
+
+        The first `n_old` entries are the compatible part. Their squares add up to
+        those of the new features plus one, for `extra` > 0.
+        """
+        u = self.from_new(new)
+        if self.from_old is not None:
+            u = torch.cat([F.normalize(self.from_old(old), dim=1), u], 1)
+        compatible = self.turn(u[:, : self.n_old])
+        return torch.cat([compatible, u[:, self.n_old :]], 1)
+
+    def archived(self, old: Tensor) -> Tensor:
+        """Return old embeddings with zeros appended, to be searched by new ones."""
+        rest = self.classifier.in_features - self.n_old
+        return F.pad(F.normalize(old, dim=1), (0, rest))
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Move the old network to where the run is."""
+        self.old.to(state.device)
+
+    def __call__(  # type: ignore[override]
+        self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
+    ) -> Tensor:
+        """Return the loss of each trial, shape (n_trials,)."""
+        y, known = known_labels(batch, "BackwardCompatible")
+        weight = self.classifier.weight
+        old = self.old.logits(batch).to(weight.dtype)
+        z = self.embed(context.features.to(weight.dtype), old)
+        part = z[:, : self.n_old]
+        reading = F.linear(part, self.get_buffer("old_classifier").to(weight.dtype))
+        loss = F.cross_entropy(self.classifier(z), y, reduction="none")
+        loss = loss + self.influence * F.cross_entropy(reading, y, reduction="none")
+        return loss * known + self.cosine * (1.0 - F.cosine_similarity(part, old))
