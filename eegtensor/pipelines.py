@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
 from eegtensor._literals import keyword_literals
-from eegtensor.auto import CANDIDATES, AutoDecoder
-from eegtensor.features import Covariances
+from eegtensor.auto import QUICK, AutoDecoder
 from eegtensor.pipeline import Pipeline
 
 __all__ = ["PIPELINES", "Pipeline", "PipelineSpec", "make_pipeline", "parse_pipeline"]
@@ -151,16 +150,24 @@ def _auto(
     estimator: str = "oas",
     n_bands: int = 1,
     bands: str = "stack",
-    candidates: tuple[str, ...] = tuple(CANDIDATES),
+    n_spectral_bands: int = 8,
+    candidates: tuple[str, ...] = QUICK,
+    combine: str = "mean",
     n_folds: int = 5,
     unseen: str = "pooled",
 ) -> Pipeline:
-    return Pipeline(
-        [
-            ("covariances", Covariances(estimator, n_bands, bands)),
-            ("decoder", AutoDecoder(candidates, align, n_folds, unseen)),
-        ]
+    decoder = AutoDecoder(
+        candidates,
+        align,
+        combine,
+        estimator,
+        n_bands,
+        bands,
+        n_spectral_bands,
+        n_folds,
+        unseen,
     )
+    return Pipeline([("decoder", decoder)])
 
 
 _ON_SIGNALS = (None, "euclidean", "riemann")
@@ -188,7 +195,7 @@ PIPELINES: dict[str, PipelineSpec] = {
         builders.tangent(builders.svm, builders.svr),
     ),
     "auto": PipelineSpec(
-        "the best of MDM and tangent-space decoders on held-out source people",
+        "the mean of the decoders that do well on held-out source people",
         "any",
         _auto,
         (None, "riemann"),

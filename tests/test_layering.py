@@ -34,6 +34,7 @@ ORDER = [
     "stream",
     "pipeline",
     "_builders",
+    "_weighing",
     "auto",
     "pipelines",
     "benchmark",

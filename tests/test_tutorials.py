@@ -118,6 +118,19 @@ PROMISED = {
         ],
         ["codes.png", "rate_distortion.png", "reconstruction.png", "usage.png"],
     ),
+    "11_choosing_a_training_method.py": (
+        [
+            r"objective: cross-entropy, .*comp-sum",
+            r"f-sam: Method\(kind='perturbation'",
+            r"refused: Two perturbations of weights",
+            r"plain +new person 0\.\d+, 1\.0 x the time",
+            r"f-sam +new person 0\.\d+, \d\.\d x the time",
+            r"cross-entropy +new person 0\.\d+, fooled by 0\.\d+",
+            r"comp-sum\(tau=2\.0\) +new person 0\.\d+, fooled by 0\.\d+",
+            r"f-sam +full +yes",
+        ],
+        ["methods.png"],
+    ),
 }
 # More than ten seconds.
 SLOW = {
