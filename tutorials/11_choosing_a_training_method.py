@@ -85,17 +85,16 @@ for name, methods in tried.items():
     print(f"{name:6} new person {scores[name]:.2f}, {share:.1f} x the time")
     assert scores[name] > 0.6
 
-figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-for name, accuracy in scores.items():
-    axes.plot(seconds[name], accuracy, "o", color="tab:blue")
-    axes.annotate(name, (seconds[name], accuracy), (6, 4), textcoords="offset points")
-axes.axhline(0.5, color="grey", linestyle=":")
-axes.set(
-    xlabel="CPU seconds of training",
-    ylabel="balanced accuracy, new person",
-    xlim=(0, 1.25 * max(seconds.values())),
-    ylim=(0.45, 1.0),
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(8, 2.8), sharey=True, layout="constrained"
 )
+left.barh(list(scores), list(scores.values()), color="tab:blue")
+left.axvline(0.5, color="black", linestyle=":", label="chance")
+left.set(xlabel="balanced accuracy, new person", xlim=(0, 1))
+left.invert_yaxis()
+left.legend(loc="lower left")
+right.barh(list(seconds), list(seconds.values()), color="tab:grey")
+right.set(xlabel="CPU seconds of training")
 figure.savefig(folder / "methods.png", dpi=120)
 print("picture:", folder / "methods.png")
 

@@ -29,6 +29,7 @@ from eegtensor.training import (
     History,
     Progress,
     ShuffleSampler,
+    Workers,
     make_optimizer,
     train,
 )
@@ -82,6 +83,11 @@ class MaskedTokenModel(TokenModel):
     history_ : History
     scores_ : MaskedScores | None
         Of the validation windows, with the weights that were kept.
+
+    Notes
+    -----
+    In a script that `torchrun` started, after ``init_process_group``, all processes
+    train one model together, each on its part of every batch.
 
     References
     ----------
@@ -218,6 +224,7 @@ class MaskedTokenModel(TokenModel):
             perturbation=MaskTokens(
                 self.mask, self.mask_ratio, self.epochs, teacher=teacher
             ),
+            workers=Workers.running(),
             checkpoint=None if self.checkpoint is None else Checkpoint(self.checkpoint),
             random_state=seed,
         )

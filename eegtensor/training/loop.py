@@ -139,8 +139,7 @@ def train(
     )
     data = replace(data, index=None)
     network = Network(model, precision=precision, keeps_features=keeps_features)
-    generator = torch.Generator(place)
-    state.network, state.generator = network, generator
+    state.network, state.generator = network, (generator := torch.Generator(place))
 
     def call(hook: str) -> None:
         for plug in (*plugs.all(), sampler, recipe, *terms, *callbacks):
@@ -190,7 +189,7 @@ def train(
                 row |= {name: float(v) for name, v in validation(model).items()}
             state.history.append(row | {"seconds": time.perf_counter() - started})
             call("on_epoch_end")
-            if checkpoint is not None:
+            if checkpoint is not None and (workers is None or workers.rank == 0):
                 checkpoint.save(state)
         if averager is not None:
             network.space.assign(averager.merge(averager.states, network.space, data))

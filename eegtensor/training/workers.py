@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -40,6 +42,12 @@ class Workers:
             )
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+
+    @classmethod
+    def running(cls) -> Self | None:
+        """Return the processes of this run where `torchrun` started some, else None."""
+        there = dist.is_available() and dist.is_initialized()
+        return cls() if there else None
 
     def check(self, model: nn.Module) -> None:
         """Raise if a network has running statistics, which are not exchanged.

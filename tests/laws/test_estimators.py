@@ -25,6 +25,15 @@ from eegtensor.pipeline import Pipeline
 ABSTRACT = {"DomainEstimator", "DomainTransformer", "NetworkClassifier", "PerDomain"}
 # It completes each recording from itself: neither labels nor domains.
 RESTORES = {"Completer"}
+# Heads of vectors, without domains: scikit-learn's own checks hold them, see
+# tests/transfer/test_feature_heads.py.
+HEADS = {
+    "BoostedHead",
+    "GaussianDiscriminant",
+    "LokiClassifier",
+    "ProbeChooser",
+    "SharedNaiveBayes",
+}
 MATRICES = {
     "BalancedRecenter",
     "GOPSARegressor",
@@ -70,7 +79,7 @@ def classes() -> list[type]:
         getattr(module, name)
         for module in (features, transfer)
         for name in module.__all__
-        if name not in ABSTRACT | RESTORES
+        if name not in ABSTRACT | RESTORES | HEADS
     ]
     return [c for c in found if inspect.isclass(c) and issubclass(c, BaseEstimator)]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,3 +329,47 @@ def test_tokens_of_another_tokenizer_are_refused(fitted: MaskedTokenModel) -> No
         MaskedTokenModel(n_frames=4).fit(streams(0, 2))
     with pytest.raises(EEGTensorError, match="components"):
         fitted.transform(replace(tokens, ch_names=NAMES[:3]))
+
+
+TOGETHER = """
+import sys
+import torch
+import torch.distributed as dist
+from tokens.test_pretrain import SMALL, streams, weights
+from eegtensor.tokens import MaskedTokenModel
+
+torch.set_num_threads(1)
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group(
+    "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+)
+model = MaskedTokenModel(**SMALL | {"epochs": 3}).fit(streams(0))
+losses = model.history_.column("train_loss")
+torch.save([losses, torch.from_numpy(weights(model))], f"{folder}/{rank}.pt")
+"""
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TOGETHER)
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "tests"),
+        "OMP_NUM_THREADS": "1",
+    }
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path)], env=environment
+        )
+        for rank in range(2)
+    ]
+    assert [job.wait(timeout=240) for job in jobs] == [0, 0]
+    (losses, first), (_, second) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    assert torch.equal(first, second)
+    alone = MaskedTokenModel(**SMALL | {"epochs": 3}).fit(streams(0))
+    # Masks are drawn by each process: not the same numbers, the same learning.
+    assert losses == pytest.approx(alone.history_.column("train_loss"), rel=0.1)
+    assert losses[-1] < losses[0]
