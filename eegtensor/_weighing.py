@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from eegtensor._check import fail
 from eegtensor.pipeline import Pipeline
+from eegtensor.transfer._heads import own_logits
 
 # A candidate is left out when it is worse than the best by more than so many
 # standard errors over people.
@@ -76,17 +77,11 @@ class Weighing:
         return float(np.exp(found.x) / spread)
 
 
-def logits_of(
+def logits_among(
     decoder: Pipeline, X: NDArray, classes: NDArray, **domains: Any
 ) -> NDArray:
-    """Return one number a class for each trial, larger where it is more likely."""
-    if hasattr(decoder, "predict_proba"):
-        p = decoder.predict_proba(X, **domains)
-        z = np.log(np.clip(p, 1e-12, None))
-    else:
-        z = decoder.decision_function(X, **domains)
-        z = np.stack([-z, z], axis=1) / 2 if z.ndim == 1 else z
-    # A fold may lack a class.
+    """Return logits of all classes; a fold may have lacked one, which is the least."""
+    z = own_logits(decoder, X, **domains)
     out = np.full((len(X), len(classes)), z.min() - 1.0)
     out[:, np.searchsorted(classes, decoder.classes_)] = z
     return out

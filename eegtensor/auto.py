@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, check_signals, fail, listing
-from eegtensor._weighing import Weighing, folds_of, logits_of
+from eegtensor._weighing import Weighing, folds_of, logits_among
 from eegtensor.domains import domain_names
 from eegtensor.features import Covariances, SpectralCovariances
 from eegtensor.features._base import DomainEstimator, check_fitted, class_codes
@@ -212,7 +212,7 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         decoder = self._build(name).fit(X[train], y[train], **source)
         if self.align is not None:
             decoder.adapt(X[test], **target)
-        return logits_of(decoder, X[test], self.classes_, **target)
+        return logits_among(decoder, X[test], self.classes_, **target)
 
     @property
     def can_adapt(self) -> bool:
@@ -265,7 +265,7 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         inputs = self._inputs(check_signals(X))
         total = np.zeros((len(X), len(self.classes_)))
         for name, decoder in self.decoders_.items():
-            z = logits_of(
+            z = logits_among(
                 decoder,
                 inputs[CANDIDATES[name].front],
                 self.classes_,

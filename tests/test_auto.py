@@ -79,11 +79,11 @@ def test_the_mean_is_of_candidates_that_are_not_clearly_worse(people) -> None:
         if name.startswith("spectral"):
             continue
         one = make_pipeline(name, align="riemann").fit(source).adapt(target)
-        if hasattr(one, "predict_proba"):
-            z = np.log(np.clip(one.predict_proba(target), 1e-12, None))
-        else:
+        if hasattr(one, "decision_function"):
             d = one.decision_function(target)
             z = np.stack([-d, d], axis=1) / 2
+        else:
+            z = np.log(one.predict_proba(target))
         z = z * auto.temperatures_[name]
         total = total + z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     only = tuple(m for m in auto.members_ if not m.startswith("spectral"))

@@ -91,11 +91,17 @@ def logits_of(estimator: Any, X: NDArray, classes: NDArray) -> NDArray:
             f"{list(classes)}",
             fix="give trials of the classes that the base was fitted to",
         )
+    return own_logits(estimator, X)[:, [list(known).index(c) for c in classes]]
+
+
+def own_logits(estimator: Any, X: NDArray, **domains: Any) -> NDArray:
+    """Return one number for each of a classifier's classes, (n_trials, n_classes).
+
+    Decision values where it has them, else the logarithms of its probabilities.
+    """
     if hasattr(estimator, "decision_function"):
-        z = np.asarray(estimator.decision_function(X), dtype=np.float64)
+        z = np.asarray(estimator.decision_function(X, **domains), dtype=np.float64)
     else:
         tiny = np.finfo(np.float64).tiny
-        z = np.log(np.maximum(estimator.predict_proba(X), tiny))
-    if z.ndim == 1:
-        z = np.stack([-z / 2, z / 2], axis=1)
-    return z[:, [list(known).index(c) for c in classes]]
+        z = np.log(np.maximum(estimator.predict_proba(X, **domains), tiny))
+    return np.stack([-z / 2, z / 2], axis=1) if z.ndim == 1 else z
