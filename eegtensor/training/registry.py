@@ -11,7 +11,7 @@ import importlib
 import inspect
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -55,6 +55,10 @@ class Setup:
     lr: float = 1e-3
     weight_decay: float = 1e-4
     validation: Batch | None = None
+
+    def __post_init__(self) -> None:
+        # In the run trials are known by their place among these, see `train`.
+        object.__setattr__(self, "data", replace(self.data, index=None))
 
 
 def names_of(kind: str) -> list[str]:

@@ -10,12 +10,14 @@ import torch
 from eegtensor import EEGTensorError
 from eegtensor.training import (
     METHODS,
+    UNLABELLED,
     Batch,
     CrossEntropy,
     DomainBalancedSampler,
     Setup,
     build,
     make_plugs,
+    train,
 )
 from eegtensor.training.perturbations import SAM
 from eegtensor.training.registry import names_of, parse
@@ -141,3 +143,25 @@ def test_what_changes_trials_needs_trials(setup):
 def test_kinds_have_names():
     assert "sam" in names_of("perturbation")
     assert not set(names_of("objective")) & set(names_of("perturbation"))
+
+
+def test_memories_of_trials_are_addressed_by_the_place_in_the_run(toy, trials):
+    # As after a validation split: the run's trials were picked from a larger set.
+    data = trials().pick(torch.arange(159, 0, -2))
+    assert data.index is not None and int(data.index.max()) >= len(data)
+    net = toy()
+    setup = Setup(net, data, n_classes=2, epochs=2, batch_size=20)
+    assert setup.data.index is None
+    plugs = make_plugs(setup, sampler="importance", objective="aldr")
+    train(net, data, epochs=2, **plugs)
+    scores = plugs["sampler"].errors.scores
+    (_, aldr), *_ = plugs["objective"]
+    assert scores.shape == aldr.temperatures.shape == (len(data),)
+    # Trials without a label have no error: those, and no others, must have no score.
+    y = data.y.clone()
+    y[:10] = UNLABELLED
+    part = Batch(data.x, y, data.domain, data.index)
+    setup = Setup(net, part, n_classes=2, epochs=1, batch_size=20)
+    plugs = make_plugs(setup, sampler="importance")
+    train(net, part, epochs=1, **plugs)
+    assert not plugs["sampler"].errors.scores[:10].isfinite().any()

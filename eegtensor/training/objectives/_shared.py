@@ -60,18 +60,3 @@ def margin_of(logits: Tensor, y: Tensor) -> Tensor:
     own = logits.gather(1, y[:, None]).squeeze(1)
     one_hot = F.one_hot(y, logits.shape[1]).bool()
     return own - logits.masked_fill(one_hot, -torch.inf).amax(dim=1)
-
-
-def positions(data: Batch) -> Tensor:
-    """Return where the trials of a training set stand: what batches call `index`."""
-    if data.index is not None:
-        # Of a set that was itself cut out of a larger one.
-        return data.index
-    return torch.arange(len(data), device=data.device)
-
-
-def by_position(data: Batch, values: Tensor) -> Tensor:
-    """Return a table that gives a value of each trial when asked by its `index`."""
-    place = positions(data)
-    table = values.new_zeros(int(place.max()) + 1, *values.shape[1:])
-    return table.index_copy_(0, place, values)

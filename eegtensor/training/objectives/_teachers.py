@@ -13,7 +13,6 @@ from eegtensor._check import check_count, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.device import device_of
 from eegtensor.training.network import Network, inner_module
-from eegtensor.training.objectives._shared import by_position
 from eegtensor.training.statistics import StatisticsGuard, evaluating
 
 if TYPE_CHECKING:
@@ -115,11 +114,6 @@ def trained_teachers(setup: Setup, count: int) -> list[nn.Module]:
         refit_statistics(model, setup.data)
         found.append(model.requires_grad_(False))
     return found
-
-
-def indexed(setup: Setup, rows: Tensor) -> Tensor:
-    """Return a table that batches of the run ask by their `index`."""
-    return by_position(setup.data, rows.to(setup.data.device))
 
 
 def feature_width(setup: Setup) -> int:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_number, fail
 from eegtensor.training.batch import Batch, labels_of
-from eegtensor.training.objectives._shared import by_position
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import StepContext
@@ -73,7 +72,7 @@ class AggregateResponses:
             (data.domain, data.y.clamp_min(0)), (data.y >= 0).float(), accumulate=True
         )
         shares = counts / counts.sum(dim=1, keepdim=True).clamp_min(1.0)
-        return cls(**{"shares": by_position(data, shares[data.domain])} | options)
+        return cls(**{"shares": shares[data.domain]} | options)
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext

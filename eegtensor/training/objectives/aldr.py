@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_number, fail
 from eegtensor.training.batch import Batch
-from eegtensor.training.objectives._shared import known_labels, positions
+from eegtensor.training.objectives._shared import known_labels
 from eegtensor.training.objectives.ldr import robust_loss
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class ALDR:
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> ALDR:
         """Return the objective of a run's trials."""
-        n_trials = int(positions(setup.data).max()) + 1
-        return cls(**{"n_trials": n_trials} | options)
+        return cls(**{"n_trials": len(setup.data)} | options)
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext

@@ -13,7 +13,7 @@ from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.batch import Batch, labels_of
 from eegtensor.training.network import features_of
 from eegtensor.training.objectives._beliefs import ising_beliefs, nearest_pairs
-from eegtensor.training.objectives._shared import by_position, unit
+from eegtensor.training.objectives._shared import unit
 from eegtensor.training.refit import refit_statistics
 from eegtensor.training.statistics import StatisticsGuard
 
@@ -88,7 +88,7 @@ class BeliefProportions:
         self._size = known.new_zeros(n_bags).index_add_(0, self._bag, known)
         self._ones = known.new_zeros(n_bags).index_add_(0, self._bag, y * known)
         share = self._ones / self._size.clamp_min(1.0)
-        self.labels = by_position(data, (share > 0.5).long()[self._bag])
+        self.labels = (share > 0.5).long()[self._bag]
 
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> BeliefProportions:
@@ -109,7 +109,7 @@ class BeliefProportions:
             refit_statistics(model, self._data)
             h = features_of(model, self._data).double()
         p = self.beliefs(h)
-        self.labels = by_position(self._data, (p > 0.5).long())
+        self.labels = (p > 0.5).long()
 
     def beliefs(self, features: Tensor) -> Tensor:
         """Return the probability of class 1 of each trial, shape (n_trials,).

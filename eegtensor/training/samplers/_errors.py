@@ -22,8 +22,6 @@ class ErrorsOfSteps:
     Parameters
     ----------
     n_trials : int
-    place : Tensor of int64 | None
-        Where in the training set a trial with a given `Batch.index` stands.
 
     Attributes
     ----------
@@ -31,9 +29,8 @@ class ErrorsOfSteps:
         The mean of the last epoch in which the trial was seen; NaN before.
     """
 
-    def __init__(self, n_trials: int, place: Tensor | None = None) -> None:
+    def __init__(self, n_trials: int) -> None:
         self.scores = torch.full((n_trials,), torch.nan, dtype=torch.float64)
-        self._place = place
         self._rows: list[Tensor] = []
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._hook: RemovableHandle | None = None
@@ -67,7 +64,6 @@ class ErrorsOfSteps:
         index = torch.cat([i for i, _ in self._seen]).cpu()
         found = torch.cat([q for _, q in self._seen]).cpu().double()
         self._seen = []
-        index = index if self._place is None else self._place[index]
         index, found = index[found.isfinite()], found[found.isfinite()]
         n = len(self.scores)
         count = torch.bincount(index, minlength=n)

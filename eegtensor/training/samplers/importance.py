@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from eegtensor._check import RandomState, check_number, fail
-from eegtensor.training.objectives._shared import by_position
 from eegtensor.training.samplers._errors import ErrorsOfSteps
 from eegtensor.training.samplers.shuffle import ShuffleSampler
 
@@ -74,13 +73,7 @@ class ImportanceSampler(ShuffleSampler):
     def for_run(cls, setup: Setup, **options: Any) -> ImportanceSampler:
         """Return the sampler of a run's trials."""
         found = {"batch_size": setup.batch_size, "random_state": setup.seed}
-        sampler = cls(len(setup.data), epochs=setup.epochs, **(found | options))
-        if setup.data.index is not None:
-            order = torch.arange(len(setup.data), device=setup.data.device)
-            sampler.errors = ErrorsOfSteps(
-                len(order), by_position(setup.data, order).cpu()
-            )
-        return sampler
+        return cls(len(setup.data), epochs=setup.epochs, **(found | options))
 
     def probabilities(self, epoch: int) -> Tensor:
         """Return p of every trial in an epoch, shape (n_trials,), float64."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         StepContext,
         TrainState,
     )
-    from eegtensor.training.registry import Setup
     from eegtensor.training.space import ParamSpace
 
 
@@ -76,15 +75,6 @@ class FNGD:
         self._solves = True
         self._n_trials = 0
 
-    @classmethod
-    def for_run(cls, setup: Setup, **options: Any) -> FNGD:
-        """Return the transform with room for every trial of a run."""
-        made, index = cls(**options), setup.data.index
-        if index is not None:
-            # Positions in a set that the training trials were themselves picked from.
-            made._n_trials = int(index.max()) + 1
-        return made
-
     def fit(self, trajectory: Sequence[State], space: ParamSpace) -> FNGD:
         """Return itself: nothing is learned from weights along a run."""
         return self
@@ -94,7 +84,7 @@ class FNGD:
         self._release()
         if state.epoch == 0:
             self._weights = {}
-        self._n_trials = max(self._n_trials, state.n_trials)
+        self._n_trials = state.n_trials
         for prefix, module in state.model.named_modules():
             name = _weight_of(module)
             if name is None:
