@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
 from eegtensor._literals import keyword_literals
-from eegtensor.auto import QUICK, AutoDecoder
+from eegtensor.auto import DEFAULT, AutoDecoder
 from eegtensor.pipeline import Pipeline
 
 __all__ = ["PIPELINES", "Pipeline", "PipelineSpec", "make_pipeline", "parse_pipeline"]
@@ -151,21 +151,25 @@ def _auto(
     n_bands: int = 1,
     bands: str = "stack",
     n_spectral_bands: int = 8,
-    candidates: tuple[str, ...] = QUICK,
-    combine: str = "mean",
+    candidates: tuple[str, ...] = DEFAULT,
+    combine: str = "stack",
+    refine: bool = True,
     n_folds: int = 5,
     unseen: str = "pooled",
+    random_state: int | None = 0,
 ) -> Pipeline:
     decoder = AutoDecoder(
         candidates,
         align,
         combine,
+        refine,
         estimator,
         n_bands,
         bands,
         n_spectral_bands,
         n_folds,
         unseen,
+        random_state,
     )
     return Pipeline([("decoder", decoder)])
 
@@ -195,7 +199,7 @@ PIPELINES: dict[str, PipelineSpec] = {
         builders.tangent(builders.svm, builders.svr),
     ),
     "auto": PipelineSpec(
-        "the mean of the decoders that do well on held-out source people",
+        "decoders weighed on held-out source people, refined on each new one",
         "any",
         _auto,
         (None, "riemann"),

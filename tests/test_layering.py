@@ -34,7 +34,6 @@ ORDER = [
     "stream",
     "pipeline",
     "_builders",
-    "_weighing",
     "auto",
     "pipelines",
     "benchmark",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sklearn.pipeline import make_pipeline as sklearn_make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from eegtensor import EEGTensorError, simulate_trials
+from eegtensor.auto import QUICK
 from eegtensor.features import Covariances, TangentSpace
 from eegtensor.pipeline import Pipeline
 from eegtensor.pipelines import PIPELINES, make_pipeline, parse_pipeline
@@ -53,12 +55,12 @@ def names() -> list[str]:
     ]
 
 
-def quick(name: str) -> dict[str, int]:
+def quick(name: str) -> dict[str, Any]:
     """Networks take their time, which these tests are not about.
 
     Power needs the rate of the simulated trials.
     """
-    known = {"epochs": 2}
+    known = {"epochs": 2, "candidates": QUICK}
     if name in TENSORS:
         known["sfreq"] = 128
     return {k: v for k, v in known.items() if k in PIPELINES[name].parameters}

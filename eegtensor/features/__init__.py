@@ -1,6 +1,7 @@
 """Features: scikit-learn transformers from trials to what decoders read."""
 
 from eegtensor.features._base import DomainEstimator, DomainTransformer
+from eegtensor.features.augmented import AugmentedCovariances
 from eegtensor.features.blockterm import BlockTermFeatures
 from eegtensor.features.chains import TensorRingFeatures, TensorTrainFeatures
 from eegtensor.features.completer import Completer
@@ -28,6 +29,7 @@ __all__ = [
     "HODA",
     "HOPLS",
     "TRCA",
+    "AugmentedCovariances",
     "BlockTermFeatures",
     "CCAFeatures",
     "CPFeatures",
