@@ -25,6 +25,7 @@ _NAMES = {
 }
 # `eegtensor.benchmark` is a package that can be called: et.benchmark(trials, ...).
 _MODULES = (
+    "auto",
     "benchmark",
     "codebook",
     "domains",

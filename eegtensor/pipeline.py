@@ -37,7 +37,10 @@ class Pipeline(_SklearnPipeline):
     -----
     MOABB's `X_target_unlabeled` given to `fit` is adapted to afterwards as one
     domain named "target"; `X_target_labeled` joins the training trials as that
-    domain. `predict` without domains uses the domain adapted last.
+    domain. `predict` without domains uses the domain adapted last. Where the last
+    step is a network that learns from trials without labels (as by the objective
+    "vat"), `X_target_unlabeled` joins its training trials, too, with None as labels.
+    The steps before are fitted to the sources and adapt to it.
     """
 
     __metadata_request__fit: ClassVar[dict[str, bool]] = {
@@ -94,6 +97,7 @@ class Pipeline(_SklearnPipeline):
             sample_weight,
             X_target_labeled,
             y_target_labeled,
+            X_target_unlabeled,
             transform_last=False,
         )
         # Labelled target trials are part of the fit already: adapting to them
@@ -113,7 +117,15 @@ class Pipeline(_SklearnPipeline):
     ) -> NDArray:
         """Fit all steps and return the trials transformed by all of them."""
         return self._fit_steps(
-            X, y, subjects, sessions, sample_weight, None, None, transform_last=True
+            X,
+            y,
+            subjects,
+            sessions,
+            sample_weight,
+            None,
+            None,
+            None,
+            transform_last=True,
         )
 
     def _fit_steps(
@@ -125,6 +137,7 @@ class Pipeline(_SklearnPipeline):
         sample_weight: Any,
         X_labelled: Any,
         y_labelled: Any,
+        X_unlabelled: Any,
         *,
         transform_last: bool,
     ) -> Any:
@@ -149,12 +162,22 @@ class Pipeline(_SklearnPipeline):
         # answer with errors of their own, after all the work before them.
         if is_classifier(final) and not isinstance(final, DomainEstimator):
             class_codes(y, len(X), type(final).__name__, floats=True)
+        target: Any = None
+        given: dict[str, Any] = {}
+        if X_unlabelled is not None and getattr(final, "learns_unlabelled", False):
+            target, _, given = _unpack(X_unlabelled, None, None, None)
         for _, step in self._transformers():
             if hasattr(step, "fit_transform"):
                 X = _call(step, "fit_transform", X, y, metadata=metadata)
             else:
                 _call(step, "fit", X, y, metadata=metadata)
                 X = _call(step, "transform", X, metadata=metadata)
+            if target is not None:
+                if hasattr(step, "adapt"):
+                    _call(step, "adapt", target, metadata=given)
+                target = _call(step, "transform", target, metadata=given)
+        if target is not None:
+            X, y, metadata = _join(X, y, metadata, target, None, given)
         if final is None:
             return X
         if transform_last:
@@ -213,6 +236,40 @@ class Pipeline(_SklearnPipeline):
                 _call(step, method, X, metadata=metadata)
             if i < able[-1]:
                 X = _call(step, "transform", X, metadata=metadata)
+        return self
+
+    @available_if(_final_can("calibrate"))
+    def calibrate(
+        self,
+        X: NDArray | Trials | mne.BaseEpochs,
+        y: ArrayLike | None = None,
+        *,
+        subjects: ArrayLike | None = None,
+        sessions: ArrayLike | None = None,
+        adapt: bool = True,
+        **options: Any,
+    ) -> Pipeline:
+        """Fit the last step to a few labelled trials of a person.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_trials, n_channels, n_times) | Trials | mne.Epochs
+        y : array-like, shape (n_trials,) | None
+            By default the labels that X brings.
+        subjects, sessions : array-like of str, shape (n_trials,) | None
+            Without both the trials are of one domain, "target".
+        adapt : bool
+            Whether every step that can adapts to the trials first.
+        **options
+            Of the last step's `calibrate`.
+        """
+        X, y, metadata = _unpack(X, y, subjects, sessions)
+        for _, step in self._transformers():
+            if adapt and hasattr(step, "adapt"):
+                _call(step, "adapt", X, metadata=metadata)
+            X = _call(step, "transform", X, metadata=metadata)
+        metadata |= {"adapt": adapt, **options}
+        _call(self._final(), "calibrate", X, y, metadata=metadata)
         return self
 
     @property
@@ -360,24 +417,44 @@ def _column(values: Any) -> Any:
 
 
 def _join(
-    X: Any, y: Any, metadata: dict[str, Any], X_labelled: Any, y_labelled: Any
+    X: Any,
+    y: Any,
+    metadata: dict[str, Any],
+    X_target: Any,
+    y_target: Any,
+    names: dict[str, Any] | None = None,
 ) -> tuple[NDArray, NDArray, dict[str, Any]]:
-    """Append labelled target trials as the domain ("target", "")."""
-    check_lengths(len(X_labelled), y_target_labeled=y_labelled)
-    n, m = len(X), len(X_labelled)
+    """Append target trials as the domain ("target", ""), or by their own names.
+
+    Without `y_target` their labels are None.
+    """
+    check_lengths(len(X_target), y_target_labeled=y_target)
+    n, m = len(X), len(X_target)
     joined = dict(metadata)
+    own = {k: v for k, v in (names or {}).items() if v is not None}
     # As in transfer's TARGET, which `predict` without domains falls back on.
-    for key, name in (("subjects", "target"), ("sessions", "")):
-        values = metadata.get(key)
-        if values is None or isinstance(values, str):
-            values = np.full(n, values or "")
-        joined[key] = np.concatenate([np.asarray(values, dtype=str), np.full(m, name)])
+    own = own or {"subjects": "target", "sessions": ""}
+    for key in ("subjects", "sessions"):
+        joined[key] = np.concatenate(
+            [_full(metadata.get(key), n), _full(own.get(key), m)]
+        )
     if "sample_weight" in metadata:
         joined["sample_weight"] = np.concatenate(
             [metadata["sample_weight"], np.ones(m)]
         )
-    X = np.concatenate([np.asarray(X), np.asarray(X_labelled)])
-    return X, np.concatenate([np.asarray(y), np.asarray(y_labelled)]), joined
+    X = np.concatenate([np.asarray(X), np.asarray(X_target)])
+    if y_target is None:
+        y = np.concatenate([np.asarray(y).astype(object), np.full(m, None)])
+    else:
+        y = np.concatenate([np.asarray(y), np.asarray(y_target)])
+    return X, y, joined
+
+
+def _full(values: Any, n: int) -> NDArray:
+    """Return one name a trial: strings, "" where there is none."""
+    if values is None or isinstance(values, str):
+        values = np.full(n, values or "")
+    return np.asarray(values, dtype=str)
 
 
 def _call(step: Any, method: str, *args: Any, metadata: dict[str, Any]) -> Any:

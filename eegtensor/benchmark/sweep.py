@@ -29,7 +29,13 @@ _OTHERS = {
         "advstyle",
     ),
     "averager": ("swa", "ema", "twa", "mehl-soup"),
-    "optimizer": ("riemannian-sgd(lr=0.01, momentum=0.9)", "pnm", "adapnm"),
+    # As long as the steps of the others: momentum 0.9 is a factor of ten, and positive-
+    # negative momentum one of 1 / sqrt(5) of a gradient that stays.
+    "optimizer": (
+        "riemannian-sgd(lr=0.01, momentum=0.9)",
+        "pnm(lr=0.2)",
+        "adapnm(lr=0.002)",
+    ),
     "grad_transform": ("fngd", "dtnh", "udim"),
     "sampler": ("equity",),
     "head": ("grassmann", "simplex"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eegtensor._check import check_option, fail
 from eegtensor.codebook._learning import (
     batch_sums,
+    fill_unused,
     first_codes,
     is_distributed,
     moved_codes,
@@ -161,6 +162,21 @@ class CodeBook(nn.Module):
                 0, ids, rows.new_ones(rows.shape[0])
             )
         return chosen.detach(), ids, loss, counts
+
+    @torch.no_grad()
+    def use_all_codes(self, rows: Tensor) -> Tensor:
+        """Move codes that vectors (n, dim) do not use; return each vector's code.
+
+        For the end of training, with a large part of its vectors: an unused code gets
+        the worst coded one, so that the error falls. Not with simvq=True.
+        """
+        if self.mixing is not None:
+            fail("simvq=True has no codes of its own", fix="give simvq=False")
+        rows = (directions(rows) if self.unit else rows).to(self.codes.dtype)
+        codes, ids, moved = fill_unused(self.codes, rows, cosine=self.cosine)
+        self.codes.copy_(codes)
+        self.counts.copy_(torch.where(moved, self.counts.mean(), self.counts))
+        return codes[ids]
 
     def _codes(self, table: Tensor) -> Codes:
         """Return the table prepared; in evaluation kept from call to call."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from eegtensor.codebook.kmeans import kmeans, means
-from eegtensor.codebook.lookup import directions, nearest_codes
+from eegtensor.codebook.lookup import directions, nearest_codes, prepare_codes, search
 
 # Above so many codes, drawing vectors far apart one by one takes too long.
 _MOST_SPREAD = 1024
@@ -16,6 +16,11 @@ _VECTORS_A_CODE = 64
 # A code is not dead before it falls below this share of an even use, whatever the
 # threshold: small batches hold few vectors for each.
 _DEAD_SHARE = 0.125
+# Searches for vectors of unused codes, at most: each lowers the error, and few are
+# needed.
+_ROUNDS = 64
+# Squared distances and norms below this share of their mean are rounding.
+_NOTHING = 1e-8
 
 
 def is_distributed() -> bool:
@@ -110,6 +115,55 @@ def revived(
         torch.where(dead[:, None], new, codes),
         torch.where(dead, even, counts),
     )
+
+
+def fill_unused(
+    codes: Tensor, rows: Tensor, *, cosine: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes of which vectors use all, each vector's code, and what was moved.
+
+    A code without vectors takes the place of the worst coded one, never of one that
+    a code has to itself. Vectors of fewer places than codes leave some unused.
+
+    Parameters
+    ----------
+    codes : Tensor, shape (n_codes, dim)
+    rows : Tensor, shape (n, dim)
+        By angle, a zero vector is no code.
+    cosine : bool
+
+    Returns
+    -------
+    codes : Tensor, shape (n_codes, dim)
+    ids : Tensor of int64, shape (n,)
+    moved : Tensor of bool, shape (n_codes,)
+    """
+    codes = codes.clone()
+    moved = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
+    told = directions(rows) if cosine else rows
+    size = rows.square().sum(dim=1)
+    pointing = size > (_NOTHING if cosine else -1.0) * size.mean()
+    scale = told.square().sum(dim=1).mean()
+    for left in reversed(range(_ROUNDS)):
+        ids = search(rows, prepare_codes(codes, cosine=cosine))
+        counts = torch.bincount(ids, minlength=len(codes))
+        empty = (counts == 0).nonzero()[:, 0]
+        if not len(empty) or not left:
+            break
+        table = directions(codes) if cosine else codes
+        far = (told - table[ids]).square().sum(dim=1)
+        free = pointing & (counts[ids] > 1) & (far > _NOTHING * scale)
+        far = torch.where(free, far, -1.0)
+        # One of each code's vectors at a time: those next to it may be well coded
+        # from then on.
+        most = far.new_full((len(codes),), -1.0).scatter_reduce(0, ids, far, "amax")
+        worst = ((far == most[ids]) & (far > 0)).nonzero()[:, 0]
+        worst = worst[far[worst].argsort(descending=True, stable=True)][: len(empty)]
+        if not len(worst):
+            break
+        codes[empty[: len(worst)]] = rows[worst]
+        moved[empty[: len(worst)]] = True
+    return codes, ids, moved
 
 
 def first_codes(

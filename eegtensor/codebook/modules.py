@@ -241,6 +241,17 @@ class ResidualQuantizer(nn.Module):
             total = total + look_up(level.table, ids[..., k])
         return total
 
+    @torch.no_grad()
+    def use_all_codes(self, z: Tensor) -> None:
+        """Move codes that vectors (..., dim) do not use, level by level.
+
+        See `VectorQuantizer.use_all_codes`; a level gets what those before it leave.
+        """
+        rest = as_rows(z, self.dim)
+        with full_precision(z):
+            for level in self._books():
+                rest = rest - level.use_all_codes(rest).to(rest)
+
     def _used(self) -> int:
         """Return the levels of this batch, the same in all processes."""
         if not self.training or self.dropout == 0:

@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eegtensor.geometry._eager import refuse_tangents
+
 logger = logging.getLogger(__name__)
 
 # Measured by tests/benchmarks/bench_eigh.py: LAPACK is as fast or faster for
@@ -41,7 +43,8 @@ _enabled = os.environ.get("EEGTENSOR_KERNEL", "1") != "0"
 def eigh(X: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, ascending, and eigenvectors of symmetric matrices.
 
-    Not differentiable by itself: callers supply the derivative.
+    Not differentiable by itself: callers supply the derivative, by backward
+    passes. Forward-mode derivatives are refused: they would silently be zero.
 
     Parameters
     ----------
@@ -55,11 +58,13 @@ def eigh(X: Tensor) -> tuple[Tensor, Tensor]:
     vectors : Tensor, shape (..., n, n)
         Orthonormal columns, of arbitrary sign.
     """
+    refuse_tangents(X)
     return _solve(X, vectors=True)
 
 
 def eigvalsh(X: Tensor) -> Tensor:
     """Return the eigenvalues alone, ascending, shape (..., n); see `eigh`."""
+    refuse_tangents(X)
     return _solve(X, vectors=False)[0]
 
 
@@ -86,6 +91,7 @@ def logarithm(
     logarithms : Tensor, shape (..., n, n), symmetric to the last bit
         Anything where the largest eigenvalue is not positive.
     """
+    refuse_tangents(X)
     work = _for_kernel(X)
     if work is None:
         return None

@@ -20,7 +20,7 @@ from eegtensor.geometry._batched_eigh import eigh as _eigh
 from eegtensor.geometry._batched_eigh import eigvalsh as _eigvalsh
 from eegtensor.geometry._batched_eigh import logarithm as _logarithm
 from eegtensor.geometry._bridge import Array, bridged, floating
-from eegtensor.geometry._eager import needs_gradient, times
+from eegtensor.geometry._eager import needs_gradient, refuse_tangents, times
 from eegtensor.geometry._scalar import (
     EXP,
     IDENTITY,
@@ -446,7 +446,7 @@ def powm(X: Array, p: float | Array) -> Array:
     X = symmetrize(floating(X))
     if not isinstance(p, Tensor):
         return spectral(X, power(float(p)))
-    p = p.to(X.dtype)
+    refuse_tangents(p := p.to(X.dtype))
     return spectral(X, power(p.detach()[..., None]), parameter=p)
 
 

@@ -51,16 +51,16 @@ class NeuroRVQ(PatchTokenizer):
     size : {"published", "small"}
         "small" trains in minutes on a processor: 2 blocks of width 64, 256 codes.
     fixes : sequence of str
-        () is the published network. "residual": what was coded is taken off, in
-        length and direction, instead of a unit vector. "revival": codes that no
-        vector uses move to vectors. "spectrum": the one-sided spectrum up to 45 Hz
-        with a mean and deviation a bin, instead of all 200 bins alike. "norms": group
-        norms have the statistics of a patch, not of the sample, and a vector times the
-        patch's log-amplitude gives back what they take away. "alone": in the
-        encoder a patch attends to its own four branches, not to other patches;
-        with "norms", a patch has the same ids alone and among others. "channels":
-        channels of unlisted names share a row of the table (an error otherwise), and
-        the class token no longer has the row of A1.
+        () is the published network. "residual": what was coded is taken off, in length
+        and direction, instead of a unit vector. "revival": codes that no vector uses
+        move to vectors; after `EEGTokenizer.fit` none is left. "spectrum": the one-
+        sided spectrum up to 45 Hz with a mean and deviation a bin, instead of all 200
+        bins alike. "norms": group norms have the statistics of a patch, not of the
+        sample, and a vector times the patch's log-amplitude gives back what they take
+        away. "alone": in the encoder a patch attends to its own four branches, not to
+        other patches; with "norms", a patch has the same ids alone and among others.
+        "channels": channels of unlisted names share a row of the table (an error
+        otherwise), and the class token no longer has the row of A1.
         `EEGTokenizer` has one more for its training, "warmup".
     n_codes, n_levels : int | None
         Other than the size's.

@@ -40,8 +40,12 @@ def check_finite_trials(S: Tensor) -> None:
     Parameters
     ----------
     S : Tensor, shape (batch, ...)
-        On a GPU nothing is looked at: that would stop it.
+        On a GPU nothing is looked at: that would stop it. Nor can it be under
+        torch.func's transforms, where gradients of single trials are found.
     """
+    # No public function tells whether a transform is on.
+    if torch._C._functorch.maybe_current_level() is not None:
+        return
     if _eager_cpu(S) and not bool(torch.isfinite(S).all()):
         bad = (~torch.isfinite(S).flatten(1).all(dim=1)).nonzero()[:, 0]
         fail(

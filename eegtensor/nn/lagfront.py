@@ -56,6 +56,8 @@ class LinearFront(nn.Module):
     parameters, but not trained.
     """
 
+    # What leaves for a trial depends on no other trial.
+    trialwise = True
     edges: Tensor
 
     def __init__(

@@ -100,15 +100,39 @@ class NeuralCodec:
         Coded
             With ids of shape (n_trials, n_channels, n_frames, n_slots).
         """
-        patches = patches_of(X, sfreq)
-        where = self._places(ch_names, patches)
-        if self._alone:
-            return _coded(self._encode_alone(patches, where))
-        return _coded(
-            self._by_sample(lambda x: self.model.encode(x.flatten(2), where), patches)
-        )
+        return _coded(self._by_patch(self.model.encode, patches_of(X, sfreq), ch_names))
 
-    def _encode_alone(self, patches: Tensor, where: Tensor) -> Tensor:
+    @torch.no_grad()
+    def use_all_codes(self, recordings: Sequence[tuple[Tensor, Sequence[str]]]) -> None:
+        """Move codes that no patch uses to patches that are coded badly.
+
+        Parameters
+        ----------
+        recordings : sequence of (Tensor, sequence of str)
+            Patches (n_trials, n_channels, n_frames, 200), and names of channels.
+        """
+        model = self.model
+
+        def latents(x: Tensor, where: Tensor) -> Tensor:
+            found = model.latents(model.cut(x), model.places(where, x))
+            return found.permute(1, 2, 3, 0, 4)
+
+        parts = [self._by_patch(latents, x, names) for x, names in recordings]
+        rows = torch.cat([part.flatten(0, 2) for part in parts])
+        quantizers: Any = model.quantizers
+        for quantizer, z in zip(quantizers, rows.unbind(1), strict=True):
+            quantizer.use_all_codes(z)
+
+    def _by_patch(
+        self,
+        call: Callable[[Tensor, Tensor], Tensor],
+        patches: Tensor,
+        ch_names: Sequence[str],
+    ) -> Tensor:
+        """Return what a call of samples and places makes of patches."""
+        where = self._places(ch_names, patches)
+        if not self._alone:
+            return self._by_sample(lambda x: call(x.flatten(2), where), patches)
         shape = patches.shape[:3]
         rows = patches.reshape(-1, 1, PATCH)
         place = where[None, :, None].expand(shape).reshape(-1, 1)
@@ -116,11 +140,11 @@ class NeuralCodec:
         rows = torch.cat([rows, rows.new_zeros(short, 1, PATCH)])
         place = torch.cat([place, place.new_zeros(short, 1)])
         parts = [
-            self.model.encode(part, at)
+            call(part, at)
             for part, at in zip(rows.split(_ROWS), place.split(_ROWS), strict=True)
         ]
         found = torch.cat(parts)[: len(rows) - short]
-        return found.view(*shape, -1)
+        return found.view(*shape, *found.shape[3:])
 
     @torch.no_grad()
     def decode(

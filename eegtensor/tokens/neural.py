@@ -33,6 +33,8 @@ _SIZES = {"neurorvq": NEURORVQ_SIZES, "labram": LABRAM_SIZES}
 _BRANCHES = {"neurorvq": 4, "labram": 1}
 # Training patches that say how much energy of each bin the tokens lose.
 _MEASURED = 4096
+# Training patches, at most, among which no code is dead in the end.
+_COUNTED = 50_000
 
 
 class NeuralBackend:
@@ -127,6 +129,15 @@ class NeuralBackend:
         codec = NeuralCodec(
             self.network, options, model, torch.zeros(N_BINS, dtype=torch.float64)
         )
+        if "revival" in own:
+            # As the recordings are encoded: with frames from their first sample on.
+            share = min(1.0, _COUNTED / sum(math.prod(p[0].shape[:3]) for p in patches))
+            codec.use_all_codes(
+                [
+                    (p[0][:, :, : math.ceil(share * p[0].shape[2])], s.ch_names)
+                    for s, p in zip(recordings, patches, strict=True)
+                ]
+            )
         codec.lost = self._lost(codec, samples)
         return codec
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_option, fail
 from eegtensor._optional import need
 from eegtensor.training.schedules import momentum_schedule
 
@@ -21,7 +21,8 @@ class BestWeights:
     """Put the network at the end back to its best epoch.
 
     Weights and running statistics come back, bit for bit. Among equals the
-    first epoch counts; an epoch that measured NaN is never the best.
+    first epoch counts; an epoch that measured NaN is never the best. Not for runs
+    with an averager, which end with their average.
 
     Parameters
     ----------
@@ -38,7 +39,19 @@ class BestWeights:
         self._weights: dict[str, Any] = {}
 
     def on_train_start(self, state: TrainState) -> None:
-        """Forget an earlier run, whose best epoch is none of this one's."""
+        """Forget an earlier run, whose best epoch is none of this one's.
+
+        Raises
+        ------
+        EEGTensorError
+            If the run has an averager.
+        """
+        if "averager" in state.parts:
+            fail(
+                f"A run cannot end with its average and with {type(self).__name__}",
+                why="The best epoch would take the place of the average",
+                fix="leave out one of the two",
+            )
         if state.epoch == 0:
             self.best = math.inf if self.mode == "min" else -math.inf
             self.best_epoch, self._weights = 0, {}
@@ -92,9 +105,7 @@ class EarlyStopping(BestWeights):
         self, monitor: str = "valid_loss", *, patience: int = 10, mode: str = "min"
     ) -> None:
         super().__init__(monitor, mode=mode)
-        if patience < 1:
-            fail(f"patience={patience}", fix="give the epochs to wait, at least 1")
-        self.patience = patience
+        self.patience = check_count("patience", patience)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Keep the best copy, and stop the run if it lies too far back."""
@@ -134,6 +145,10 @@ class TensorBoardLog:
         need("tensorboard", "writing logs for TensorBoard")
         self.folder = os.fspath(folder)
         self._writer: Any = None
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Let go of the file of a run that was killed."""
+        self.on_train_end(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Write the last row."""

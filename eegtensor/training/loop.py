@@ -32,7 +32,7 @@ from eegtensor.training.protocols import (
     TrainState,
 )
 from eegtensor.training.refit import refit_statistics
-from eegtensor.training.seeds import as_seed
+from eegtensor.training.seeds import as_seed, reseed
 from eegtensor.training.step import take_step
 from eegtensor.training.workers import Workers
 
@@ -125,9 +125,8 @@ def train(
             fail("There is no sampler", fix="give one, or a recipe")
         recipe = EpochOf(sampler, loss)
     check_parts(loss, accumulate, workers)
-    state = TrainState(
-        model, optimizer, epochs, len(data), as_seed(random_state), place
-    )
+    seed = as_seed(random_state)
+    state = TrainState(model, optimizer, epochs, len(data), seed, place)
     terms = [term for _, term in loss.terms]
     state.parts = plugs.parts(
         model=model,
@@ -139,7 +138,8 @@ def train(
     )
     data = replace(data, index=None)
     network = Network(model, precision=precision, keeps_features=keeps_features)
-    state.network, state.generator = network, (generator := torch.Generator(place))
+    state.network, state.objective = network, loss
+    state.generator = generator = torch.Generator(place)
 
     def call(hook: str) -> None:
         for plug in (*plugs.all(), sampler, recipe, *terms, *callbacks):
@@ -157,7 +157,7 @@ def train(
             started = time.perf_counter()
             # Reseeded every epoch: a run that goes on has no generators to restore.
             drawn = np.random.SeedSequence([state.seed, state.epoch]).generate_state(2)
-            torch.manual_seed(int(drawn[0]))
+            reseed(int(drawn[0]), place)
             generator.manual_seed(int(drawn[1]))
             call("on_epoch_start")
             model.train()

@@ -58,6 +58,9 @@ def make_plugs(
         "sampler": one(sampler, "sampler"),
         "recipe": one(recipe, "recipe"),
     }
+    if isinstance(recipe, str) and hasattr(found["recipe"], "sampler"):
+        # Made for the run without knowing its batches, such as those of "m3s".
+        found["recipe"].sampler = found["sampler"]
     terms = [term for _, term in found["objective"]]
     for plug in (*terms, *found["perturbation"]):
         if "raw trials" in getattr(plug, "needs", ()) and not raw_trials:

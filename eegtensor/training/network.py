@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from eegtensor._check import check_option, fail
 from eegtensor.training.batch import Batch
@@ -80,16 +81,30 @@ class Network:
     def _forward(self, batch: Batch) -> Any:
         with self._casting(batch):
             if self.takes_domain and batch.domain is not None:
-                return self.model(batch.x, domain=batch.domain)
-            return self.model(batch.x)
+                outputs = self.model(batch.x, domain=batch.domain)
+            else:
+                outputs = self.model(batch.x)
+        if self.precision == "float32":
+            return outputs
+        # Losses of logits with three digits would have no more of them.
+        return tree_map(_widened, outputs)
 
     def _casting(self, batch: Batch) -> AbstractContextManager[object]:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(batch.device.type, torch.bfloat16)
 
-    def _keep(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.features = args[0].flatten(1)
+    def _keep(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # The head itself gets them: they stay on the way of its gradient.
+        h = _widened(args[0])
+        self.features = h.flatten(1)
+        return (h, *args[1:])
+
+
+def _widened(value: Any) -> Any:
+    """Return a bfloat16 tensor in float32, all else as it is."""
+    half = isinstance(value, Tensor) and value.dtype == torch.bfloat16
+    return value.float() if half else value
 
 
 def find_head(model: nn.Module) -> nn.Module:

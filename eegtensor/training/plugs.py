@@ -183,6 +183,13 @@ def check_parts(
             why="One loss for a whole batch is no sum over its parts",
             fix="leave them out, or choose objectives with per_trial=True",
         )
+    own = [type(o).__name__ for _, o in objective.terms if hasattr(o, "state_dict")]
+    if workers and own:
+        fail(
+            f"{', '.join(own)} and workers",
+            why="Each process would learn or remember its own part of the batches",
+            fix="train in one process, or choose another objective",
+        )
 
 
 class EpochOf:

@@ -250,6 +250,8 @@ class TrainState:
     parts : dict
         By name, everything with a state: model, optimizer, plugs, callbacks.
     network : Network
+    objective : WeightedSum
+        Of the run; steps of a recipe may have others.
     generator : torch.Generator
     """
 
@@ -266,6 +268,7 @@ class TrainState:
     context: StepContext | None = None
     parts: dict[str, Any] = field(default_factory=dict)
     network: Network | None = None
+    objective: Any = None
     generator: torch.Generator | None = None
 
     def begin(self, objective: Any, batch: Batch) -> StepContext:

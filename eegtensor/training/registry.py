@@ -24,6 +24,13 @@ from eegtensor.training.methods import METHODS
 _SPEC = re.compile(
     r"\s*(?:(?P<weight>[^*()]+)\*)?\s*(?P<name>[\w-]+)\s*(?P<options>\(.*\))?\s*"
 )
+# What a plug of a kind cannot be without.
+_PARTS = {
+    "perturbation": "where",
+    "averager": "observe",
+    "sampler": "indices",
+    "recipe": "steps",
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,12 @@ def build(spec: Any, kind: str, setup: Setup) -> Any:
         If there is no such method or option, or what it needs is not there.
     """
     if not isinstance(spec, str):
+        part = _PARTS.get(kind)
+        if part is not None and not hasattr(spec, part):
+            fail(
+                f"{spec!r} is no {kind}: it has no {part!r}",
+                fix=f"give one, or a name among {listing(names_of(kind), limit=60)}",
+            )
         return (1.0, spec) if kind == "objective" else spec
     weight, name, options = parse(spec, kind)
     if kind != "objective" and weight != 1.0:
@@ -132,22 +145,29 @@ def build(spec: Any, kind: str, setup: Setup) -> Any:
     check_needs(name, setup)
     maker = load(name)
     for_run = getattr(maker, "for_run", None)
+    # What `for_run` passes on is for the class itself.
+    makers = (maker,) if for_run is None else (for_run, maker)
+    parameters = {
+        p.name: None
+        for function in makers
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is not p.VAR_KEYWORD and p.name != "setup"
+    }
+    unknown = [option for option in options if option not in parameters]
     try:
+        if unknown:
+            raise TypeError(f"no option {unknown[0]!r}")
         inspect.signature(for_run or maker).bind(
             *((setup,) if for_run else ()), **options
         )
+        plug = maker(**options) if for_run is None else for_run(setup, **options)
     except TypeError as error:
-        parameters = [
-            p.name
-            for p in inspect.signature(maker).parameters.values()
-            if p.kind is not p.VAR_KEYWORD
-        ]
+        # The run's own values, such as its seed, are no options.
         fail(
             f"{spec!r}: {error}",
-            fix=f"options of {name!r} are {listing(parameters) or 'none'}",
+            fix=f"options of {name!r} are {listing(parameters, limit=20) or 'none'}",
             cause=error,
         )
-    plug = maker(**options) if for_run is None else for_run(setup, **options)
     return (weight, plug) if kind == "objective" else plug
 
 

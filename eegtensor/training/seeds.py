@@ -16,3 +16,14 @@ def as_seed(random_state: RandomState | torch.Generator) -> int:
     if isinstance(random_state, (int, np.integer)) and random_state >= 0:
         return int(random_state)
     return int(as_generator(random_state).integers(2**62))
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators of the CPU and of one device.
+
+    torch.manual_seed seeds every GPU, also those that no `fork_rng` puts back.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

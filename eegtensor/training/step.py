@@ -57,7 +57,7 @@ def take_step(
             loss = _pass(context, accumulate, workers)
         if plugs.second is not None:
             delta = plugs.second.sample(context)
-            gradients = [(p, p.grad) for p in model.parameters()]
+            gradients = [(p, p.grad) for p in _stepped(optimizer)]
             apply_delta(delta, context, reverts)
             optimizer.zero_grad()
             with StatisticsGuard(model, "transient", start=start):
@@ -68,7 +68,7 @@ def take_step(
         with torch.no_grad():
             context.network(context.clean)
     if sign != 1.0:
-        for p in model.parameters():
+        for p in _stepped(optimizer):
             if p.grad is not None:
                 p.grad *= sign
     if plugs.grad_transform is not None:
@@ -77,6 +77,11 @@ def take_step(
     if plugs.averager is not None:
         plugs.averager.observe(model, context.step)
     return loss
+
+
+def _stepped(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """Return all parameters of an optimizer: those of objectives too."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _pass(context: StepContext, accumulate: int, workers: Workers | None) -> Tensor:

@@ -39,6 +39,7 @@ from eegtensor.training import (
     train,
 )
 from eegtensor.training.seeds import as_seed
+from eegtensor.transfer._calibration import CalibratedNetwork
 from eegtensor.transfer._perdomain import (
     TARGET,
     _names_or_last,
@@ -53,7 +54,12 @@ from eegtensor.transfer._retarget import (
 )
 from eegtensor.transfer._saving import SavedNetwork
 from eegtensor.transfer._trialcache import described, remembered
-from eegtensor.transfer._unlabelled import known_classes, of_known
+from eegtensor.transfer._unlabelled import (
+    as_tuple,
+    known_classes,
+    learns_unlabelled,
+    of_known,
+)
 from eegtensor.transfer._validation import held_out, refitted_loss
 
 
@@ -61,7 +67,9 @@ def _can_adapt(self: NetworkClassifier) -> bool:
     return self.can_adapt
 
 
-class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
+class NetworkClassifier(
+    ClassifierMixin, CalibratedNetwork, SavedNetwork, DomainEstimator
+):
     """Base of classifiers that train an SPD network with statistics per domain.
 
     A subclass gives `_build`. Its parameters are those that the methods here read.
@@ -80,6 +88,9 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         What `adapt` and `partial_adapt` did for each domain.
     last_target_ : Domain | None
         What `predict` without domains uses: the domain adapted last.
+    directions_ : dict | None
+        What `calibrate` moves the weights along.
+    coefficients_ : ndarray, shape (n_directions,) | None
     """
 
     norm: str
@@ -142,6 +153,12 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         """Whether there are statistics of each domain."""
         return self.norm == "domain"
 
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether a training method that is named learns from unlabelled trials."""
+        named = [*as_tuple(self.objective), *as_tuple(self.recipe)]
+        return any(learns_unlabelled(method) for method in named)
+
     def fit(
         self,
         X: NDArray,
@@ -183,6 +200,7 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
             network = self._build(n_chans, len(classes), n_times, table, generator)
         # Before the training that would be for nothing.
         check_label_shift(network, self.adaptation)
+        recorder = self._recorder()
         self.network_ = network.to(device).eval()
         self.classes_ = classes
         self._size = (n_chans, n_times)
@@ -193,7 +211,8 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         )
         split = self.validation, codes, table, labels, self.validation_fraction, seed
         kept = of_known(held_out, *split)
-        self._train(data, kept, seed)
+        self._train(data, kept, seed, [] if recorder is None else [recorder])
+        self._keep_directions(recorder, self.network_)
         fit_statistics(self.network_, data)
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         self.prior_ = counts / counts.sum()
@@ -202,13 +221,19 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
         self.last_target_ = TARGET if TARGET in table else None
         return self
 
-    def _train(self, data: Batch, kept: NDArray[np.bool_], seed: int) -> None:
+    def _train(
+        self,
+        data: Batch,
+        kept: NDArray[np.bool_],
+        seed: int,
+        recorders: Sequence[Callback] = (),
+    ) -> None:
         """Train on the trials that are not kept back, and go back to the best epoch."""
         part = {
             side: data.pick(torch.from_numpy(np.flatnonzero(mask)).to(data.device))
             for side, mask in (("train", ~kept), ("valid", kept))
         }
-        callbacks = self._callbacks()
+        callbacks = [*self._callbacks(), *recorders]
         validation: Any = None
         if kept.any():
             validation = part["valid"]
@@ -221,7 +246,13 @@ class NetworkClassifier(ClassifierMixin, SavedNetwork, DomainEstimator):
                     if self.patience is None
                     else EarlyStopping(patience=self.patience)
                 )
-        elif self.patience is not None:
+        if self.patience is not None and self.averager is not None:
+            fail(
+                f"patience={self.patience} and averager={self.averager!r}",
+                why="The network ends with the average of the weights of all epochs",
+                fix="leave one of them out",
+            )
+        if self.patience is not None and not kept.any():
             fail(
                 f"patience={self.patience} has nothing to watch without validation",
                 fix="set validation='trials' or 'domains', or patience=None",

@@ -31,6 +31,8 @@ class SavedNetwork:
     history_: History
     adaptation_: dict[Domain, str]
     last_target_: Domain | None
+    directions_: dict[str, dict[str, torch.Tensor]] | None
+    coefficients_: NDArray | None
     device: str
     _size: tuple[int, int]
 
@@ -68,6 +70,8 @@ class SavedNetwork:
             ],
             "last_target": None if target is None else list(target),
             "network": dict(self.network_.state_dict()),
+            "directions": self.directions_,
+            "coefficients": self.coefficients_,
         }
         write_state(Path(path), content, _FORMAT)
 
@@ -113,4 +117,7 @@ class SavedNetwork:
         loaded.adaptation_ = {Domain(*n): done for n, done in content["adaptation"]}
         target = content["last_target"]
         loaded.last_target_ = None if target is None else Domain(*target)
+        # Files of earlier versions have none.
+        loaded.directions_ = content.get("directions")
+        loaded.coefficients_ = content.get("coefficients")
         return loaded

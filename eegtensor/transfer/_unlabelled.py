@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eegtensor._check import check_lengths
 from eegtensor.features._base import class_codes
-from eegtensor.training import UNLABELLED
+from eegtensor.training import METHODS, UNLABELLED
 
 
 def known_classes(y: Any, n_trials: int, purpose: str) -> tuple[NDArray, NDArray]:
@@ -60,3 +60,31 @@ def of_known(
     domains, own = np.unique(codes[known], return_inverse=True)
     kept[known] = held_out(how, own, [names[d] for d in domains], y[known], *options)
     return kept
+
+
+def as_tuple(named: Any) -> tuple[Any, ...]:
+    """Return one or several methods, or none, as a tuple."""
+    if named is None:
+        return ()
+    return tuple(named) if isinstance(named, (tuple, list)) else (named,)
+
+
+def learns_unlabelled(method: Any) -> bool:
+    """Return whether an objective or a recipe learns from trials without a label.
+
+    Parameters
+    ----------
+    method : str | object
+        As estimators take it, such as ``"0.3 * vat"``, or an objective itself.
+    """
+    if not isinstance(method, str):
+        # Losses that judge a label are no regularisers.
+        return bool(getattr(method, "training_only", False))
+    kinds = ("objective", "recipe")
+    name = method.partition("(")[0].rpartition("*")[2].strip()
+    if name not in METHODS or METHODS[name].kind not in kinds:
+        return False
+    needs = METHODS[name].needs
+    return "unlabelled" in needs or (
+        METHODS[name].kind == "objective" and "y" not in needs
+    )

@@ -82,7 +82,11 @@ class SharedNaiveBayes(FeatureClassifier):
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
         if first:
             check_option("prior", self.prior, ("empirical", "uniform"))
-            self.classes_ = np.unique(np.asarray(classes))
+            check_number("floor", self.floor, least=0.0)
+            named = np.unique(np.asarray(classes))
+            if len(named) < 2:
+                fail(f"classes={list(named)}", fix="name at least two classes")
+            self.classes_ = named
         new = _moments(X, self._codes(y), len(self.classes_))
         return self._take(new if first else _joined(self._moments, new))
 
@@ -106,8 +110,9 @@ class SharedNaiveBayes(FeatureClassifier):
         X : ndarray, shape (n_trials, n_features)
         y : array-like, shape (n_trials,)
         """
-        X = self._features(X)
-        gone = _moments(X, self._codes(np.asarray(y)), len(self.classes_))
+        check_is_fitted(self)
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=False)
+        gone = _moments(X, self._codes(y), len(self.classes_))
         if (gone.number > self._moments.number).any():
             fail("More trials of a class are to be forgotten than were fitted")
         minus = _Moments(-gone.number, gone.mean, -gone.spread)

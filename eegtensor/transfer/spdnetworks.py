@@ -50,8 +50,8 @@ class SPDNetworkClassifier(NetworkClassifier):
         Of the covariances (spdnet, tensor-cspnet).
     norm, head, metric, epochs, batch_size, domains_per_batch, lr, weight_decay,
     validation, validation_fraction, patience, objective, perturbation,
-    grad_transform, averager, sampler, optimizer, recipe, adaptation, prior,
-    prior_trials, unseen, sfreq, device, spd_dtype, random_state, verbose
+    grad_transform, averager, sampler, optimizer, recipe, calibration, adaptation,
+    prior, prior_trials, unseen, sfreq, device, spd_dtype, random_state, verbose
         As in `TSMNetClassifier`; its attributes and methods are there, too.
         Adaptation to label shift needs a network with one norm: spdnet.
     """
@@ -83,6 +83,7 @@ class SPDNetworkClassifier(NetworkClassifier):
         sampler: str = "domain-balanced",
         optimizer: str = "riemannian-adam",
         recipe: str | None = None,
+        calibration: int | None = None,
         adaptation: str = "refit",
         prior: str = "source",
         prior_trials: float = 5.0,
@@ -118,6 +119,7 @@ class SPDNetworkClassifier(NetworkClassifier):
         self.sampler = sampler
         self.optimizer = optimizer
         self.recipe = recipe
+        self.calibration = calibration
         self.adaptation = adaptation
         self.prior = prior
         self.prior_trials = prior_trials

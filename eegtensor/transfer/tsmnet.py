@@ -57,6 +57,9 @@ class TSMNetClassifier(PatternedNetwork):
         options as in ``"f-sam(rho=0.1)"``. `objective` and `perturbation` may be
         tuples of them, objectives with weights as in ``"0.3 * vat"``. With an
         averager the network ends with its average and not with the best epoch.
+    calibration : int | None
+        In how many directions `calibrate` may move the weights, 20 to 40: those in
+        which they moved most from epoch to epoch. None records none.
     adaptation : str
         What `adapt` does. "refit": mean and dispersion of the domain's trials.
         "online": the same trial by trial. For targets whose classes are not
@@ -88,6 +91,10 @@ class TSMNetClassifier(PatternedNetwork):
     prior_ : ndarray, shape (n_classes,)
     adaptation_ : dict of Domain to str
     last_target_ : Domain | None
+    directions_ : dict | None
+        What `calibrate` moves the weights along.
+    coefficients_ : ndarray, shape (n_directions,) | None
+        What the last `calibrate` found.
 
     Notes
     -----
@@ -127,6 +134,7 @@ class TSMNetClassifier(PatternedNetwork):
         sampler: str = "domain-balanced",
         optimizer: str = "riemannian-adam",
         recipe: str | None = None,
+        calibration: int | None = None,
         adaptation: str = "refit",
         prior: str = "source",
         prior_trials: float = 5.0,
@@ -162,6 +170,7 @@ class TSMNetClassifier(PatternedNetwork):
         self.sampler = sampler
         self.optimizer = optimizer
         self.recipe = recipe
+        self.calibration = calibration
         self.adaptation = adaptation
         self.prior = prior
         self.prior_trials = prior_trials

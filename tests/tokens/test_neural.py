@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from eegtensor._check import EEGTensorError
+from eegtensor.codebook import code_counts, code_usage
 from eegtensor.models._electrodes import OTHER, places
 from eegtensor.models.neurorvq import NeuroRVQ
 from eegtensor.tokens import EEGTokenizer
@@ -84,6 +85,17 @@ def test_ids(neurorvq: tuple[NeuralCodec, NDArray]) -> None:
     assert unknown.shape == ids.shape
 
 
+@pytest.mark.parametrize("network", ["neurorvq", "labram"])
+@pytest.mark.parametrize("without", ["revival", "warmup", "alone", "residual"])
+def test_no_code_is_dead_after_training(network: str, without: str) -> None:
+    fixes = tuple(fix for fix in ALL_FIXES if fix != without)
+    codec, X = fitted(network, fixes=fixes, n_steps=3)
+    ids = codec.encode(X, 200.0, CHANNELS).ids
+    flat = torch.from_numpy(ids.reshape(-1, ids.shape[-1])).long()
+    dead = code_usage(code_counts(flat, 32)).dead
+    assert bool((dead > 0).any() if without == "revival" else (dead == 0).all())
+
+
 def test_streaming_decodes_as_a_whole(neurorvq: tuple[NeuralCodec, NDArray]) -> None:
     codec, X = neurorvq
     ids = codec.encode(X, 200.0, CHANNELS).ids
@@ -104,8 +116,10 @@ def test_any_rate(neurorvq: tuple[NeuralCodec, NDArray], sfreq: float) -> None:
     X = waves(sfreq=sfreq)[None]
     ids = codec.encode(X, sfreq, CHANNELS).ids
     there = codec.encode(waves()[None], 200.0, CHANNELS).ids
-    # What is above 46 Hz, or folded there by frames' edges, differs a little.
-    assert np.mean(ids == there) > 0.8
+    # What is above 46 Hz, or folded there by frames' edges, differs by a tenth; second
+    # levels, of 32 codes for 72 patches, tell that apart.
+    assert np.mean((ids == there)[..., ::2]) > 0.85
+    assert np.mean(ids == there) > 0.7
     assert codec.decode(ids, sfreq, CHANNELS, X.shape[-1]).shape == X.shape
 
 

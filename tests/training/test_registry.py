@@ -165,3 +165,55 @@ def test_memories_of_trials_are_addressed_by_the_place_in_the_run(toy, trials):
     plugs = make_plugs(setup, sampler="importance")
     train(net, part, epochs=1, **plugs)
     assert not plugs["sampler"].errors.scores[:10].isfinite().any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("twa(foo=1)", "averager"),
+        ("twa(setup=1)", "averager"),
+        ("vat(foo=1)", "objective"),
+    ],
+)
+def test_options_of_classes_that_know_the_run(setup, spec, kind):
+    with pytest.raises(EEGTensorError, match="options of"):
+        build(spec, kind, setup)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "riemannian-adam(foo=1)",
+        "riemannian-adam(betas=(2, 3))",
+        "riemannian-sgd(lr=-1)",
+        "riemannian-adam(lr='fast')",
+    ],
+)
+def test_options_of_optimizers(setup, optimizer):
+    with pytest.raises(EEGTensorError, match="riemannian"):
+        make_plugs(setup, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    "plugs",
+    [
+        {"averager": ("swa", "ema")},
+        {"perturbation": 3},
+        {"sampler": SAM()},
+        {"recipe": CrossEntropy()},
+    ],
+    ids=str,
+)
+def test_things_that_are_no_plug_of_the_kind(setup, plugs):
+    with pytest.raises(EEGTensorError, match="is no"):
+        make_plugs(setup, **plugs)
+
+
+def test_rate_and_decay_are_those_of_the_run_unless_said(toy, trials):
+    run = Setup(toy(), trials(), lr=0.02, weight_decay=0.3)
+    groups = make_plugs(run)["optimizer"].param_groups
+    # None for parameters on manifolds.
+    assert [(g["lr"], g["weight_decay"]) for g in groups] == [(0.02, 0.3), (0.02, 0.0)]
+    said = make_plugs(run, optimizer="riemannian-sgd(lr=0.5, weight_decay=0.1)")
+    groups = said["optimizer"].param_groups
+    assert [(g["lr"], g["weight_decay"]) for g in groups] == [(0.5, 0.1), (0.5, 0.0)]

@@ -98,6 +98,15 @@ def test_bfloat16_trains_and_leaves_weights_in_float32(trials):
     options = {"precision": "bfloat16", "sampler": ShuffleSampler(160, batch_size=20)}
     history = fit(net, data, epochs=10, **options)
     assert set(seen) == {torch.bfloat16}
+    # Losses, and what enters the head, have all digits of float32.
+    network = Network(net, precision="bfloat16", keeps_features=True)
+    outputs = network(data)
+    assert outputs.dtype == network.features.dtype == torch.float32
+    (g,) = torch.autograd.grad(outputs.sum(), network.features)
+    # The features are those that the head got: gradients pass through them.
+    torch.testing.assert_close(
+        g, net[2].weight.sum(0).expand(160, 16), rtol=0, atol=0.01
+    )
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     losses = history.column("train_loss")
     assert losses[-1] < 0.9 * losses[0]
@@ -294,15 +303,135 @@ def test_statistics_are_those_of_torch_update_bn(trials):
         torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
     )
     twin = copy.deepcopy(net)
-    refit_statistics(net, data, batch_size=32)
-    loader = [part.x for part in data.parts(3)]
-    torch.optim.swa_utils.update_bn(loader, twin)
+    refit_statistics(net, data)
+    torch.optim.swa_utils.update_bn([data.x], twin)
     for name in ("running_mean", "running_var"):
         torch.testing.assert_close(getattr(net[1], name), getattr(twin[1], name))
     assert net[1].momentum == 0.1 and net.training
+
+
+@pytest.mark.parametrize("n", [2, 3, 65, 300])
+def test_statistics_of_trials_sorted_by_person_are_of_all_of_them(n):
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0)).double()
+    # Two people far apart, one after the other, and a last batch cut short.
+    x[n // 2 :] += 5.0
+    norm = torch.nn.BatchNorm1d(3).double()
+    state = torch.get_rng_state()
+    refit_statistics(norm, Batch(x), batch_size=64)
+    assert torch.equal(torch.get_rng_state(), state)
+    rough = 1e-12 if n % -(-n // 64) == 0 else 0.01
+    torch.testing.assert_close(norm.running_mean, x.mean(0), rtol=rough, atol=1e-12)
+    rough = 1e-12 if n <= 64 else 0.05
+    torch.testing.assert_close(norm.running_var, x.var(0), rtol=rough, atol=0)
+
+
+def test_statistics_of_a_single_trial_stay():
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(3.0)
+    refit_statistics(norm, Batch(torch.ones(1, 2)))
+    assert norm.running_mean.tolist() == [3.0, 3.0]
+
+
+def test_norms_behind_those_of_domains_get_what_these_make_now(trials):
+    class Centred(torch.nn.Module):
+        """Trials minus the mean of their domain, and a batch norm behind it."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4, 8))
+            self.norm = torch.nn.BatchNorm1d(8)
+
+        def forward(self, x, domain):
+            return self.norm(x - self.mean[domain])
+
+        def fit_statistics(self, x, domain):
+            self.mean = torch.stack([x[domain == d].mean(0) for d in range(4)])
+
+    net, data = Centred(), trials()
+    refit_statistics(net, data)
+    centred = data.x - net.mean[data.domain]
+    torch.testing.assert_close(
+        net.norm.running_mean, centred.mean(0), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(net.norm.running_var, centred.var(0))
 
 
 def test_the_network_is_asked_with_domains_only_if_it_takes_them(toy, trials):
     data = trials()
     assert Network(toy()).takes_domain and not Network(Plain()).takes_domain
     assert forward_all(Plain().float(), data).shape == (160, 2)
+
+
+class Scaled(torch.nn.Module):
+    """Cross-entropy of logits times a factor that is learned."""
+
+    per_trial = True
+    needs = ("y",)
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, model, batch, outputs, context):
+        return F.cross_entropy(self.factor * outputs, batch.y, reduction="none")
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_second_passes_and_signs_reach_the_objectives_own_parameters(trials, sign):
+    """Their gradients are mixed of both passes, as those of the weights."""
+    data = trials(37, dtype=torch.float64)
+    net, objective = Plain(), Scaled()
+
+    class Recipe:
+        def steps(self, state, batch):
+            yield Step(batch, sign=sign)
+
+    class Halfway(SAM):
+        mix = 0.25
+
+    lr = 0.1
+    optimizer = torch.optim.SGD([*net.parameters(), *objective.parameters()], lr=lr)
+
+    def gradient(weights):
+        twin = copy.deepcopy(net)
+        twin.load_state_dict(weights)
+        factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+        F.cross_entropy(factor * twin(data.x), data.y).backward()
+        return factor.grad, [p.grad for p in twin.parameters()]
+
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    plain, up = gradient(before)
+    size = torch.sqrt(sum((g**2).sum() for g in up))
+    moved = {
+        name: value + 0.5 * g / size
+        for (name, value), g in zip(before.items(), up, strict=True)
+    }
+    perturbed, _ = gradient(moved)
+    fit(
+        net,
+        data,
+        objective=objective,
+        optimizer=optimizer,
+        perturbation=Halfway(0.5),
+        recipe=Recipe(),
+        epochs=1,
+    )
+    wanted = 1.0 - lr * sign * (0.75 * plain + 0.25 * perturbed)
+    torch.testing.assert_close(objective.factor.detach(), wanted, atol=1e-8, rtol=0)
+
+
+def test_a_run_tells_its_objective_before_the_first_step(trials):
+    seen = []
+
+    class Watch:
+        def on_train_start(self, state):
+            seen.append(state.objective.terms[0][1])
+
+    objective = CrossEntropy()
+    fit(
+        Plain(),
+        trials(20, dtype=torch.float64),
+        objective=objective,
+        callbacks=[Watch()],
+    )
+    assert seen == [objective]

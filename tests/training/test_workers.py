@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from eegtensor import EEGTensorError
-from eegtensor.training import Workers
+from eegtensor.training import CrossEntropy, WeightedSum, Workers
+from eegtensor.training.objectives import ALDR, MEALV2
+from eegtensor.training.plugs import check_parts
 
 SCRIPT = """
 import sys
@@ -100,3 +102,13 @@ def test_networks_with_statistics_are_refused() -> None:
     with pytest.raises(EEGTensorError, match="running statistics"):
         workers.check(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
     workers.check(torch.nn.Linear(2, 2))
+
+
+def test_objectives_that_learn_or_remember_are_refused() -> None:
+    """Each process would learn from its own part of the batches alone."""
+    there = object.__new__(Workers)
+    for kind in (ALDR, MEALV2):
+        objective = kind.__new__(kind)
+        with pytest.raises(EEGTensorError, match=r"and workers.*another objective"):
+            check_parts(WeightedSum(objective), 1, there)
+    check_parts(WeightedSum(CrossEntropy()), 1, there)

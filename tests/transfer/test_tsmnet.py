@@ -594,6 +594,7 @@ class TestMistakes:
             ({"validation": "people"}, "validation='people'"),
             ({"validation_fraction": 1.0}, "validation_fraction=1.0"),
             ({"validation": None, "patience": 3}, "patience=3"),
+            ({"patience": 3, "averager": "swa"}, "averager='swa'"),
             ({"momentum": "none"}, "momentum='none'"),
             ({"device": "tpu"}, "device='tpu'"),
         ],

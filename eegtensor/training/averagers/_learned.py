@@ -39,6 +39,12 @@ class LearnedAverage(Trajectory):
         self._validation: Batch | None = None
         self._learner = Learner()
 
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget an earlier run; see whose weights they are if this one is over."""
+        super().on_train_start(state)
+        # A run stopped while its average was learned has no epoch left to see it in.
+        self._learner.remember(state)
+
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> Self:
         """Return the averager with the validation trials of a run.

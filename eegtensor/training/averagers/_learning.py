@@ -34,7 +34,8 @@ class Learner:
     def remember(self, state: TrainState) -> None:
         """Take the network and the objectives from a run."""
         self.network, self.seed = state.network, state.seed
-        used = None if state.context is None else state.context.objective
+        # Before the first step there is no context.
+        used = getattr(state.context or state, "objective", None)
         # Steps of a recipe may have objectives of another kind.
         if isinstance(used, WeightedSum):
             self.objective = used.evaluated()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, check_option
 from eegtensor.training.averagers._learned import LearnedAverage
 from eegtensor.training.batch import Batch
 from eegtensor.training.space import ParamSpace, Points
@@ -85,12 +85,15 @@ class MEHLSoup(LearnedAverage):
         keep_best: bool = True,
     ) -> None:
         super().__init__(data, start, every, limit)
-        if min(epochs, batch_size, rounds) < 1 or models < 2 or not lr >= 0:
-            fail(
-                f"epochs={epochs}, batch_size={batch_size}, rounds={rounds}, "
-                f"models={models}, lr={lr}",
-                fix="give at least 1 epoch, 1 trial, 1 round and 2 models",
-            )
+        # Here, and not when the run is over and the average is learned.
+        check_count("epochs", epochs)
+        check_count("batch_size", batch_size)
+        check_count("rounds", rounds)
+        check_count("models", models, least=2)
+        check_count("block_size", block_size, least=0)
+        check_number("lr", lr, least=0.0)
+        for name, value in (("by_layer", by_layer), ("keep_best", keep_best)):
+            check_option(name, value, (True, False))
         self.by_layer, self.block_size = by_layer, block_size
         self.epochs, self.lr, self.batch_size = epochs, lr, batch_size
         self.models, self.rounds, self.keep_best = models, rounds, keep_best

@@ -87,7 +87,9 @@ class ModeEnsemble(nn.Module):
         return self.each(x, domain).mean(dim=0)
 
     def spread(self, x: Any, domain: Tensor | None = None) -> Tensor:
-        """Return the standard deviation of outputs over members."""
+        """Return the standard deviation of outputs over members, at least two."""
+        if len(self.members) < 2:
+            fail("An ensemble of one member has no spread", fix="give two or more")
         return self.each(x, domain).std(dim=0)
 
     def fit_statistics(self, x: Any, domain: Tensor | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.space import ParamSpace, Points
 
 if TYPE_CHECKING:
@@ -107,11 +107,10 @@ class SWA(_RunningMean):
 
     def __init__(self, start: float = 0.75, every: int | None = None) -> None:
         super().__init__()
-        if not 0 <= start < 1 or (every is not None and every < 1):
-            fail(
-                f"start={start}, every={every}",
-                fix="give a share of the run in [0, 1), and at least 1 step",
-            )
+        if not check_number("start", start, least=0.0) < 1:
+            fail(f"start={start}", fix="give a share of the run in [0, 1)")
+        if every is not None:
+            check_count("every", every)
         self.start, self.every = start, every
         self._begun = not start
 
@@ -156,11 +155,9 @@ class EMA(_RunningMean):
 
     def __init__(self, decay: float = 0.99, every: int = 1) -> None:
         super().__init__()
-        if not 0 <= decay < 1 or every < 1:
-            fail(
-                f"decay={decay}, every={every}",
-                fix="give a decay in [0, 1), and at least 1 step",
-            )
+        if not check_number("decay", decay, least=0.0) < 1:
+            fail(f"decay={decay}", fix="give a share in [0, 1)")
+        check_count("every", every)
         self.decay, self.every = decay, every
 
     def observe(self, model: nn.Module, step: int) -> None:

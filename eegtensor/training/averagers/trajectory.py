@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.space import ParamSpace, Points
 
 if TYPE_CHECKING:
@@ -50,13 +50,11 @@ class Trajectory:
         limit: int = 128,
         initial: bool = False,
     ) -> None:
-        if not 0 <= start < 1:
+        if not check_number("start", start, least=0.0) < 1:
             fail(f"start={start}", fix="give a share of the run in [0, 1)")
-        if (every is not None and every < 1) or limit < 2:
-            fail(
-                f"every={every}, limit={limit}",
-                fix="give at least 1 step, and keep at least 2",
-            )
+        check_count("limit", limit, least=2)
+        if every is not None:
+            check_count("every", every)
         self.start, self.every, self.limit = start, every, limit
         self.initial = initial
         self.states: list[Points] = []
@@ -65,11 +63,16 @@ class Trajectory:
         self._space: tuple[nn.Module, ParamSpace] | None = None
 
     def on_train_start(self, state: TrainState) -> None:
-        """Forget an earlier run."""
+        """Forget an earlier run, or take what a checkpoint had to the network."""
         if state.epoch == 0:
             self.states, self._seen, self._stride = [], 0, 1
             if self.initial:
                 self.record(state.model)
+        # Files bring tensors of the CPU; later ones are where the network is.
+        home = self.space_of(state.model).points()
+        self.states = [
+            {n: p.to(home[n].device) for n, p in kept.items()} for kept in self.states
+        ]
 
     def on_epoch_start(self, state: TrainState) -> None:
         """See how far the run is."""

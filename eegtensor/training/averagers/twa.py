@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.training.averagers._learned import LearnedAverage
 from eegtensor.training.batch import Batch
 from eegtensor.training.space import ParamSpace, Points
@@ -34,7 +34,7 @@ class TWA(LearnedAverage):
     lr : float
         Of SGD; falls to a tenth at 1/2 and again at 3/4 of the epochs.
     momentum : float
-        Of SGD.
+        Of SGD, in [0, 1).
     batch_size : int
     weight_decay : float
     data : "train" | "validation" | "auto"
@@ -72,12 +72,14 @@ class TWA(LearnedAverage):
         keep_best: bool = True,
     ) -> None:
         super().__init__(data, start, every, limit)
-        if epochs < 1 or not lr >= 0 or batch_size < 1 or not weight_decay >= 0:
-            fail(
-                f"epochs={epochs}, lr={lr}, batch_size={batch_size}, "
-                f"weight_decay={weight_decay}",
-                fix="give at least 1 epoch and 1 trial, and no negative rate",
-            )
+        # Here, and not when the run is over and the average is learned.
+        check_count("epochs", epochs)
+        check_count("batch_size", batch_size)
+        check_number("lr", lr, least=0.0)
+        check_number("weight_decay", weight_decay, least=0.0)
+        check_option("keep_best", keep_best, (True, False))
+        if not check_number("momentum", momentum, least=0.0) < 1:
+            fail(f"momentum={momentum}", fix="give a share in [0, 1)")
         self.epochs, self.lr, self.batch_size = epochs, lr, batch_size
         self.momentum, self.keep_best = momentum, keep_best
         self.weight_decay = weight_decay

@@ -34,8 +34,10 @@ def log_one_plus_sum(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return features of length one; those of length zero stay zero."""
-    return F.normalize(features, dim=-1)
+    """Return features of length one, float32 at least; those of length zero stay."""
+    # Cosines of bfloat16 are 0.004 apart: losses scale them by 10 to 40.
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    return F.normalize(wide, dim=-1)
 
 
 @contextmanager
@@ -53,6 +55,39 @@ def same_domain(batch: Batch) -> Tensor | None:
     if batch.domain is None:
         return None
     return batch.domain[:, None] == batch.domain[None, :]
+
+
+class OncePerStep:
+    """Which trials the passes of a step bring for the first time.
+
+    Objectives that remember something of a trial learn it from these: a second pass
+    at other weights, or on the trials of another step, is no new observation.
+    """
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._seen: Tensor | None = None
+
+    def begins(self, context: StepContext) -> bool:
+        """Whether this is the first pass of a step; outside of a run (0) each is."""
+        new = context.step == 0 or context.step != self._step
+        if new:
+            self._step, self._seen = context.step, None
+        return new
+
+    def take(self, batch: Batch, context: StepContext) -> Tensor:
+        """Return whether each trial is new to the step, (n_trials,), and note them."""
+        index = torch.arange(len(batch)) if batch.index is None else batch.index
+        index = index.to(batch.device)
+        new = torch.ones_like(index, dtype=torch.bool)
+        if context.clean is not None and context.clean.index is not None:
+            new = torch.isin(index, context.clean.index)
+        if self._seen is None:
+            self._seen = index
+        else:
+            new &= ~torch.isin(index, self._seen)
+            self._seen = torch.cat([self._seen, index])
+        return new
 
 
 def margin_of(logits: Tensor, y: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ def trained_teachers(setup: Setup, count: int) -> list[nn.Module]:
         model = copy.deepcopy(inner_module(setup.model))
         seed = setup.seed + 1000 * (k + 1)
         own: Any = type(setup)(**{**vars(setup), "model": model, "seed": seed})
-        sampler = "shuffle" if setup.data.domain is None else "domain-balanced"
+        # Groups of a domain are of two trials at least.
+        alone = setup.data.domain is None or setup.batch_size < 2
+        sampler = "shuffle" if alone else "domain-balanced"
         plugs = make_plugs(own, sampler=sampler)
         train(model, setup.data, epochs=setup.epochs, random_state=seed, **plugs)
         refit_statistics(model, setup.data)

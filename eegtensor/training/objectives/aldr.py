@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eegtensor._check import check_number, fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.batch import Batch
-from eegtensor.training.objectives._shared import known_labels
+from eegtensor.training.objectives._shared import OncePerStep, known_labels
 from eegtensor.training.objectives.ldr import robust_loss
 
 if TYPE_CHECKING:
-    from eegtensor.training.protocols import StepContext
+    from eegtensor.training.protocols import StepContext, TrainState
     from eegtensor.training.registry import Setup
 
 
@@ -30,7 +30,8 @@ class ALDR:
     ranks the trials, those with wrong labels high.
 
     Trials without a label (y = -1) have loss 0. Where losses are only evaluated
-    the temperature is computed from `lam` and not kept.
+    the temperature is computed from `lam` and not kept. A second pass of a step starts
+    from the temperatures that the first one started from, and keeps none.
 
     Parameters
     ----------
@@ -71,42 +72,57 @@ class ALDR:
                 "ALDR remembers a temperature of each trial",
                 fix="give n_trials, the size of the training set",
             )
+        check_count("n_trials", n_trials)
         self.temperatures = torch.full((n_trials,), float(lam))
+        self._once = OncePerStep()
+        self._before = self.temperatures
 
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> ALDR:
         """Return the objective of a run's trials."""
         return cls(**{"n_trials": len(setup.data)} | options)
 
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget the temperatures of an earlier run."""
+        self._once = OncePerStep()
+        if state.epoch == 0:
+            self.temperatures = torch.full_like(self.temperatures, self.lam)
+
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
     ) -> Tensor:
         """Return the loss of each trial, shape (n_trials,)."""
         y, known = known_labels(batch, "ALDR")
+        # Logits that are all zero, of a head that starts there, have no scale.
         f = outputs / outputs.abs().mean(dim=1, keepdim=True).clamp_min(
-            torch.finfo(outputs.dtype).tiny
+            torch.finfo(outputs.dtype).eps
         )
-        lam = self._update(f.detach(), known, batch)
+        lam = self._update(f.detach(), known, batch, context)
         away = self.alpha * math.log(f.shape[1]) / (2.0 * self.lam)
         loss = robust_loss(f, y, self.margin, lam) - away * (lam - self.lam).square()
         return loss.where(known, 0.0)
 
-    def _update(self, f: Tensor, known: Tensor, batch: Batch) -> Tensor:
+    def _update(
+        self, f: Tensor, known: Tensor, batch: Batch, context: StepContext
+    ) -> Tensor:
         """Return the temperatures of a batch, moved by one step."""
         n_classes = f.shape[1]
         training = torch.is_grad_enabled() and batch.index is not None
         old = torch.full_like(f[:, 0], self.lam)
         if training:
             self.temperatures = self.temperatures.to(f.device)
-            old = self.temperatures[batch.index].to(f.dtype)
+            if self._once.begins(context):
+                self._before = self.temperatures.clone()
+            old = self._before[batch.index].to(f.dtype)
         p = F.normalize((f / old[:, None]).softmax(dim=1) + 1e-5, p=1.0, dim=1)
         divergence = (p * (n_classes * p).log()).sum(dim=1)
         share = divergence / (self.alpha * math.log(n_classes))
         # A temperature of zero would divide by it; relative, as the start is.
         new = self.lam * (1.0 - share).clamp_min(0.005)
         if training:
-            kept = new.where(known, old).to(self.temperatures.dtype)
-            self.temperatures[batch.index] = kept
+            now = self.temperatures[batch.index]
+            learned = known & self._once.take(batch, context)
+            self.temperatures[batch.index] = torch.where(learned, new.to(now), now)
         return new
 
     def state_dict(self) -> dict[str, Tensor]:

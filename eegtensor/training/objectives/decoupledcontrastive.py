@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import check_count, check_number
+from eegtensor._check import check_count, check_number, check_option
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives._shared import same_domain, unit
 from eegtensor.training.objectives.views import Views
@@ -61,8 +61,8 @@ class DecoupledContrastive:
     ) -> None:
         self.temperature = check_number("temperature", temperature, above=0.0)
         self.sigma = check_number("sigma", sigma, above=0.0)
-        self.weighted = weighted
-        self.within_domain = within_domain
+        self.weighted = check_option("weighted", weighted, (True, False))
+        self.within_domain = check_option("within_domain", within_domain, (True, False))
         self.guard = check_count("guard", guard, least=0)
         self.views = Views(noise, drop, amplitude)
 

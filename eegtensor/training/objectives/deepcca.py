@@ -80,7 +80,8 @@ def eckart_young(
     if len(views) < 2:
         fail(f"{len(views)} view", fix="give at least two")
     Z = torch.stack([z - z.mean(dim=0) for z in views])
-    n_views, n_trials = Z.shape[:2]
+    # One trial, centred, is zero: no view varies.
+    n_views, n_trials = Z.shape[0], max(Z.shape[1], 2)
     both = Z.sum(dim=0).square().sum() - Z.square().sum()
     V = _alone(Z, ridge, weights)
     # With a ridge V has it in both places: C - V stays what two views share.
@@ -93,7 +94,7 @@ def eckart_young(
 
 def _alone(Z: Tensor, ridge: float, weights: Sequence[Tensor] | None) -> Tensor:
     """Return V of centred embeddings, shape (n_dims, n_dims)."""
-    V = torch.einsum("mnk,mnl->kl", Z, Z) / ((Z.shape[1] - 1) * len(Z))
+    V = torch.einsum("mnk,mnl->kl", Z, Z) / (max(Z.shape[1] - 1, 1) * len(Z))
     if not ridge:
         return V
     if weights is None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eegtensor._check import check_count, check_number
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives._shared import known_labels
 from eegtensor.training.objectives._teachers import (
@@ -91,9 +91,10 @@ class DualHeadKD(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature = check_number("temperature", temperature, above=0.0)
-        self.align = align
+        self.align = check_option("align", align, (True, False))
         with torch.random.fork_rng([]):
-            torch.manual_seed(random_state)
+            # Not torch.manual_seed, which would seed the GPUs as well.
+            torch.default_generator.manual_seed(random_state)
             layers: list[nn.Module] = []
             if hidden is not None:
                 layers = [nn.Linear(n_features, check_count("hidden", hidden))]
@@ -155,7 +156,15 @@ class DualHeadKD(nn.Module):
             square = sum((b[n] * up[n]).sum().double() for n in up)
             c = torch.as_tensor(dot / torch.as_tensor(square).clamp_min(1e-30))
             c = c.clamp_max(0.0).to(loss.dtype)
-        (g,) = torch.autograd.grad(task.sum(), context.features, retain_graph=True)
+        (g,) = torch.autograd.grad(
+            task.sum(), context.features, retain_graph=True, allow_unused=True
+        )
+        if g is None:
+            fail(
+                "align=True needs what enters the head as vectors",
+                why="The head of this network takes maps, which are flattened here",
+                fix="leave align out",
+            )
         through = -c * (g * context.features).sum(1)
         # The value is that of the distillation alone.
         return through - through.detach()

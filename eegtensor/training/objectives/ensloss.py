@@ -52,6 +52,11 @@ class EnsLoss:
         self.period = check_count("period", period)
         self.lam = 0.0
 
+    def on_train_start(self, state: TrainState) -> None:
+        """Start from the first lambda again."""
+        if state.epoch == 0:
+            self.lam = 0.0
+
     def on_epoch_start(self, state: TrainState) -> None:
         """Draw another lambda where a period begins."""
         if state.epoch > 1 and (state.epoch - 1) % self.period == 0:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eegtensor._check import check_count, check_number
+from eegtensor._check import check_count, check_number, check_option
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives._shared import same_domain, unit
 from eegtensor.training.objectives.views import Views
@@ -59,7 +59,7 @@ class GroupOrder:
     ) -> None:
         self.n_negatives = check_count("n_negatives", n_negatives)
         self.steepness = check_number("steepness", steepness, above=0.0)
-        self.within_domain = within_domain
+        self.within_domain = check_option("within_domain", within_domain, (True, False))
         self.views = Views(noise, drop, amplitude)
 
     def __call__(

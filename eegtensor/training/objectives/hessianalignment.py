@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.training.batch import Batch, labels_of
 from eegtensor.training.objectives.headmoments import (
     HeadMoments,
@@ -69,14 +69,13 @@ class HessianAlignment:
         n_probes: int = 50,
         start: float = 0.2,
     ) -> None:
-        if min(alpha, beta) < 0 or n_probes < 1 or not 0 <= start < 1:
-            fail(
-                f"alpha={alpha}, beta={beta}, n_probes={n_probes}, start={start}",
-                fix="give 0 or more, at least 1 probe, and a share below 1",
-            )
-        self.alpha, self.beta, self.start = alpha, beta, start
+        self.alpha = check_number("alpha", alpha, least=0.0)
+        self.beta = check_number("beta", beta, least=0.0)
+        self.start = check_number("start", start, least=0.0)
+        if start >= 1:
+            fail(f"start={start}", fix="give a share below 1")
         self.estimator = check_option("estimator", estimator, ESTIMATORS)
-        self.n_probes = n_probes
+        self.n_probes = check_count("n_probes", n_probes)
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext

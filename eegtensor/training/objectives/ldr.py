@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eegtensor._check import check_number
+from eegtensor._check import check_number, check_option
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives._shared import known_labels
 
@@ -48,7 +48,7 @@ class LDR:
     ) -> None:
         self.margin = check_number("margin", margin, least=0.0)
         self.lam = check_number("lam", lam, above=0.0)
-        self.normalise = normalise
+        self.normalise = check_option("normalise", normalise, (True, False))
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
@@ -58,7 +58,9 @@ class LDR:
         f = outputs
         if self.normalise:
             f = F.softplus(f)
-            f = f / f.mean(dim=1, keepdim=True)
+            # Softplus of very negative logits is zero.
+            tiny = torch.finfo(f.dtype).tiny
+            f = f / f.mean(dim=1, keepdim=True).clamp_min(tiny)
         return robust_loss(f, y, self.margin, self.lam).where(known, 0.0)
 
 

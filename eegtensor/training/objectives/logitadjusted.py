@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.batch import UNLABELLED, Batch, labels_of
+from eegtensor.training.objectives._shared import known_labels
 
 if TYPE_CHECKING:
-    from eegtensor.training.protocols import StepContext
+    from eegtensor.training.protocols import StepContext, TrainState
     from eegtensor.training.registry import Setup
 
 
@@ -65,10 +66,16 @@ class LogitAdjusted:
         counts = _counts(labels_of(setup.data, "LogitAdjusted"), setup.n_classes)
         return cls(**{"counts": counts} | options)
 
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget the batches of an earlier run."""
+        if state.epoch == 0 and self.batches is not None:
+            self.recent, self._step = None, -1
+
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
     ) -> Tensor:
         """Return the loss of each trial, shape (n_trials,)."""
+        known_labels(batch, "LogitAdjusted")
         y = labels_of(batch, "LogitAdjusted")
         if torch.is_grad_enabled() and self.tau > 0:
             counts = self._current(batch, outputs.shape[1], context)
@@ -93,7 +100,12 @@ class LogitAdjusted:
             self.recent = self.recent.roll(1, dims=0)
             self._step = context.step
         self.recent[0] = now
-        return self.recent.sum(dim=0)
+        # The second pass may be on another batch, whose classes are not absent.
+        own = _counts(labels_of(batch, "LogitAdjusted"), n_classes)
+        counts = torch.maximum(self.recent.sum(dim=0), own)
+        # Without any labelled trial there is nothing to know: of -inf alone the
+        # gradient would be no number.
+        return counts.where(counts.sum() > 0, 1.0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the counts, for checkpoints."""

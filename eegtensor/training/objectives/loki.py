@@ -44,6 +44,7 @@ class LokiLoss:
         # Early, not in the first step.
         label_distances(metric, 2)
         self.metric = metric
+        self._D: Tensor | None = None
         self.temperature = check_number("temperature", temperature, above=0.0)
 
     def __call__(
@@ -51,7 +52,10 @@ class LokiLoss:
     ) -> Tensor:
         """Return the loss of each trial, shape (n_trials,)."""
         y, known = known_labels(batch, "LokiLoss")
-        D = label_distances(self.metric, outputs.shape[1]).to(outputs)
+        if self._D is None or self._D.shape[0] != outputs.shape[1]:
+            self._D = label_distances(self.metric, outputs.shape[1])
+        # Kept where it is used: a copy in every step would make a GPU wait.
+        self._D = D = self._D.to(outputs)
         score = -outputs.softmax(dim=1) @ D.square() / self.temperature
         return F.cross_entropy(score, y, reduction="none").where(known, 0.0)
 

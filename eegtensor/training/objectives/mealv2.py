@@ -67,7 +67,8 @@ class MEALV2(nn.Module):
         if adversary > 0:
             width = max(n_classes // 2, 16)
             with torch.random.fork_rng([]):
-                torch.manual_seed(random_state)
+                # Not torch.manual_seed, which would seed the GPUs as well.
+                torch.default_generator.manual_seed(random_state)
                 self.judge = nn.Sequential(
                     nn.Linear(n_classes, width),
                     nn.ReLU(),

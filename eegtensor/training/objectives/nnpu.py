@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_number, check_option, fail
 from eegtensor.training.batch import Batch, labels_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class NNPU:
         beta: float = 0.0,
         gamma: float = 1.0,
     ) -> None:
+        for name, value in (("prior", prior), ("beta", beta), ("gamma", gamma)):
+            check_number(name, value)
         if not 0 < prior < 1:
             fail(f"prior={prior}", fix="give the share of events, between 0 and 1")
         if not 0 <= beta <= prior or not 0 <= gamma <= 1:
@@ -79,6 +81,8 @@ class NNPU:
         missed = self.prior * (events * self._loss(f)).sum()
         false = self._loss(-f)
         rest = (others * false).sum() - self.prior * (events * false).sum()
+        # Of events alone nothing is known of the others; not less than nothing.
+        rest = rest * (others.sum() > 0)
         if not model.training:
             return missed + rest.clamp_min(0.0)
         # Below -beta the gradient is that of -gamma rest, which unlearns; the value

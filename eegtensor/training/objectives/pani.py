@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives.vat import VAT, divergence
 from eegtensor.training.perturbations.neighbours import PatchNeighbours
@@ -64,13 +64,13 @@ class Pani(VAT):
         at: str = "auto",
     ) -> None:
         super().__init__(eps, weight, entropy, ramp, xi, n_iter, at)
-        if patch < 1 or n_neighbours < 1 or not 0 < candidates <= 1:
-            fail(
-                f"patch={patch}, n_neighbours={n_neighbours}, candidates={candidates}",
-                fix="give at least 1 sample and 1 neighbour, and a share up to 1",
-            )
-        self.patch, self.n_neighbours = patch, n_neighbours
-        self.candidates = candidates
+        if eps is None:
+            fail("eps=None", why="Eta has no usual length", fix="give a number, as 0.3")
+        self.patch = check_count("patch", patch)
+        self.n_neighbours = check_count("n_neighbours", n_neighbours)
+        self.candidates = check_number("candidates", candidates, above=0.0)
+        if candidates > 1:
+            fail(f"candidates={candidates}", fix="give a share up to 1")
 
     def smoothness(self, context: StepContext, batch: Batch) -> Tensor:
         """Return the divergence of each trial, shape (n_trials,)."""

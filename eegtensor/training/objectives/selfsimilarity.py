@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.network import Network
 from eegtensor.training.objectives.rhythms import (
@@ -30,7 +30,7 @@ class SelfSimilarity:
     """Self-similarity distillation for networks of sequences, one loss a trial.
 
     A network that returns sequences, (n_trials, n_times, n_features), learns to
-    agree with a slow copy of itself that sees the trial with other noise: on the
+    agree with a slow copy of itself that sees the trial with noise added: on the
     matrix of cosines between times, and on its wave, the mean along diagonals. Two
     more terms want matrices of rhythms, alike along diagonals, and waves whose
     power lies in a band:
@@ -85,17 +85,22 @@ class SelfSimilarity:
         toeplitz: float = 1.0,
         power: float = 1.0,
     ) -> None:
+        for name, value in (
+            ("sfreq", sfreq),
+            ("noise", noise),
+            ("momentum", momentum),
+            ("similarity", similarity),
+            ("toeplitz", toeplitz),
+            ("power", power),
+        ):
+            check_number(name, value, least=0.0)
         if not 0 <= low < high <= sfreq / 2:
             fail(
                 f"low={low}, high={high} with sfreq={sfreq}",
                 fix="give a band below half the sampling rate of the sequences",
             )
-        if min(noise, similarity, toeplitz, power) < 0 or not 0 <= momentum <= 1:
-            fail(
-                f"noise={noise}, momentum={momentum}, weights {similarity}, "
-                f"{toeplitz}, {power}",
-                fix="give 0 or more, and a momentum between 0 and 1",
-            )
+        if momentum > 1:
+            fail(f"momentum={momentum}", fix="give a share from 0 to 1")
         self.sfreq, self.low, self.high = sfreq, low, high
         self.noise, self.momentum = noise, momentum
         self.similarity, self.toeplitz, self.power = similarity, toeplitz, power
@@ -104,11 +109,11 @@ class SelfSimilarity:
 
     def on_train_start(self, state: TrainState) -> None:
         """Make the slow copy."""
-        if self.teacher is None:
-            self.teacher = copy.deepcopy(state.model)
-        if self._restored:
+        self.teacher = copy.deepcopy(state.model)
+        if state.epoch and self._restored:
             self.teacher.load_state_dict(self._restored)
-        self.teacher.requires_grad_(False)
+        # As its pupil learns, whatever mode the network was given in.
+        self.teacher.requires_grad_(False).train()
 
     @torch.no_grad()
     def on_step_end(self, state: TrainState) -> None:
@@ -120,6 +125,11 @@ class SelfSimilarity:
             pair = torch.stack([slow[name].detach(), leaf.detach()])
             weights = torch.tensor([self.momentum, 1 - self.momentum]).double()
             slow[name].copy_(space.adapters[name].mean(pair, weights))
+        # Its passes move none of its own: the statistics of the network are its.
+        for mine, new in zip(
+            self.teacher.buffers(), state.model.buffers(), strict=True
+        ):
+            mine.copy_(new)
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext

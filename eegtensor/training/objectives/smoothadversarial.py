@@ -37,7 +37,9 @@ class SmoothAdversarial:
     tau, rho : float
         As in `CompSum`.
     nu : float | None
-        None: sqrt(n_classes - 1) / rho, which certifies; smaller ones do not.
+        None: sqrt(n_classes - 1) / rho, which certifies; smaller ones do not, but
+        are more accurate: of simulated trials 0.3 of it was as robust as training on
+        attacked trials and no less accurate, the whole of it far less.
     eps : float
         Size of attacks, in standard deviations of each channel over the batch.
     norm : "l2" | "linf"

@@ -64,7 +64,7 @@ class SoftHardKD:
         network itself are trained first, from its start.
     rho : float | Tensor, shape (n_domains,) | None
         Share of the teacher; None: 0.5. By name, None is `teacher_share` on the
-        validation trials of the run where it has some.
+        validation trials of the run where it has some with labels.
     temperature : float
         Of the teacher's probabilities and, in that part of the loss, the student's.
 
@@ -103,7 +103,9 @@ class SoftHardKD:
         found = trained_teachers(setup, teachers)
         valid = setup.validation
         share: float | Tensor | None = rho
-        if rho is None and valid is not None and valid.y is not None:
+        known = valid is not None and valid.y is not None and bool((valid.y >= 0).any())
+        if rho is None and known:
+            assert valid is not None and valid.y is not None
             logits = Teachers(found).logits(valid).cpu()
             domain = valid.domain
             if domain is None or setup.data.domain is None:

@@ -67,7 +67,7 @@ def stochastic_cca(
         Of "cca": from 0, correlations, to 1, which is "pls".
     epochs : int
     batch_size : int | None
-        At least five times `n_components`. None: all trials.
+        Five times `n_components` where it is less. None: all trials.
     lr : float
     random_state : int | numpy.random.Generator | None
 
@@ -88,7 +88,12 @@ def stochastic_cca(
     check_option("method", method, ("cca", "pls"))
     check_count("n_components", n_components)
     check_count("epochs", epochs)
+    check_number("lr", lr, above=0.0)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     ridge = 1.0 if method == "pls" else check_number("ridge", ridge, least=0.0)
+    if ridge > 1:
+        fail(f"ridge={ridge}", fix="give a share from 0 to 1")
     arrays = [np.asarray(X, dtype=np.float64) for X in views]
     lengths = {len(X) for X in arrays}
     if len(arrays) < 2 or len(lengths) > 1 or any(X.ndim != 2 for X in arrays):
@@ -98,6 +103,8 @@ def stochastic_cca(
         )
     most = min(X.shape[1] for X in arrays)
     n_trials = lengths.pop()
+    if not all(np.isfinite(X).all() for X in arrays):
+        fail("Views hold NaN or infinity", fix="leave out such trials or features")
     if n_components > most or n_trials <= n_components:
         fail(
             f"{n_components} components of {n_trials} trials and {most} features",

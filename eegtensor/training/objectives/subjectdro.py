@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, fail
 from eegtensor.training.batch import UNLABELLED, Batch, labels_of
+from eegtensor.training.objectives._shared import OncePerStep
 from eegtensor.training.objectives.worstmixture import worst_mixture
 
 if TYPE_CHECKING:
@@ -67,17 +68,23 @@ class SubjectDRO:
         momentum: float = 0.7,
         n_features: int = 128,
     ) -> None:
+        check_count("n_domains", n_domains)
+        self.n_features = check_count("n_features", n_features)
         if not 0 <= nu <= 1 or not 0 < rate <= 1 or not 0 <= momentum < 1:
             fail(
                 f"nu={nu}, rate={rate}, momentum={momentum}",
                 fix="give shares between 0 and 1",
             )
         self.nu, self.rate, self.momentum = nu, rate, momentum
-        self.n_features = n_features
+        self._once = OncePerStep()
+        self._waves: tuple[Tensor, Tensor] | None = None
+        self._reset(n_domains)
+
+    def _reset(self, n_domains: int) -> None:
         self.q = torch.full((n_domains,), 1.0 / n_domains, dtype=torch.float64)
         self.losses = torch.zeros(n_domains, dtype=torch.float64)
         self.seen = torch.zeros(n_domains, dtype=torch.float64)
-        self.embeddings = torch.zeros(n_domains, n_features, dtype=torch.float64)
+        self.embeddings = torch.zeros(n_domains, self.n_features, dtype=torch.float64)
         self.width = torch.zeros((), dtype=torch.float64)
 
     @classmethod
@@ -85,6 +92,12 @@ class SubjectDRO:
         """Return one for the domains of a run."""
         assert setup.data.domain is not None
         return cls(int(setup.data.domain.max()) + 1, **options)
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget the losses of an earlier run."""
+        self._once = OncePerStep()
+        if state.epoch == 0:
+            self._reset(len(self.q))
 
     def __call__(
         self, model: nn.Module, batch: Batch, outputs: Tensor, context: StepContext
@@ -107,7 +120,9 @@ class SubjectDRO:
         share = member / count.clamp_min(1.0)[:, None]
         there = (count > 0).double()
         with torch.no_grad():
-            self._learn(share, there, losses, context.features)
+            self._once.begins(context)
+            first = (member * self._once.take(batch, context)).sum(1) > 0
+            self._learn(share, first.double(), losses, context.features)
         # So that the mean over trials is the mean over domains of S q_s L_s.
         factor = self.q * len(self.q) * there * len(y) / there.sum().clamp_min(1.0)
         return losses * (factor @ share).to(losses.dtype)
@@ -117,19 +132,30 @@ class SubjectDRO:
     ) -> None:
         """Move the running means of the domains of a batch."""
         h = features.double()
-        first = torch.cdist(h, h).median().clamp_min(1e-30)
-        self.width = torch.where(self.width == 0, first, self.width)
-        # The same directions always: embeddings of different steps are comparable.
-        g = torch.Generator().manual_seed(0)
-        w = torch.randn(h.shape[1], self.n_features, generator=g, dtype=h.dtype)
-        b = 2 * math.pi * torch.rand(self.n_features, generator=g, dtype=h.dtype)
-        wave = (h / self.width) @ w.to(h.device) + b.to(h.device)
+        if len(h) > 1:
+            # Distances to itself, which are zero, are not among these.
+            first = torch.pdist(h).median()
+            self.width = torch.where(self.width == 0, first, self.width)
+        width = self.width.where(self.width > 0, 1.0)
+        w, b = self._directions(h)
+        wave = (h / width) @ w + b
         embedded = math.sqrt(2.0 / self.n_features) * wave.cos()
         new = (1.0 - self.momentum) * there
         step = torch.where(self.seen > 0, new, there)
         self.losses += step * (share @ losses.double() - self.losses)
         self.embeddings += step[:, None] * (share @ embedded - self.embeddings)
         self.seen = torch.maximum(self.seen, there)
+
+    def _directions(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frequencies and phases, the same always: steps are comparable."""
+        known = self._waves
+        if known is None or len(known[0]) != h.shape[1] or known[0].device != h.device:
+            g = torch.Generator().manual_seed(0)
+            w = torch.randn(h.shape[1], self.n_features, generator=g, dtype=h.dtype)
+            b = 2 * math.pi * torch.rand(self.n_features, generator=g, dtype=h.dtype)
+            # Kept: to copy them to a GPU in every step would make it wait.
+            self._waves = known = w.to(h.device), b.to(h.device)
+        return known
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Move q towards the worst mixture."""

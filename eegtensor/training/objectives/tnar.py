@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.geometry.spectral import eigh, symmetrize
 from eegtensor.training.batch import Batch
 from eegtensor.training.objectives.vat import VAT, divergence
@@ -68,18 +68,33 @@ class TNAR(VAT):
         at: str = "auto",
     ) -> None:
         super().__init__(eps, weight, entropy, ramp, xi, n_iter, at)
-        if eps_normal is not None and not eps_normal > 0:
-            fail(f"eps_normal={eps_normal}", fix="give a positive length")
-        if n_directions < 1 or (neighbours is not None and neighbours < n_directions):
+        if eps_normal is not None:
+            check_number("eps_normal", eps_normal, above=0.0)
+        self.weight_normal = check_number("weight_normal", weight_normal, least=0.0)
+        self.n_directions = check_count("n_directions", n_directions)
+        if neighbours is not None and check_count("neighbours", neighbours) < (
+            n_directions
+        ):
             fail(
                 f"n_directions={n_directions}, neighbours={neighbours}",
-                fix="give at least 1 direction, and as many neighbours",
+                fix="give at least as many neighbours as directions",
             )
-        self.eps_normal, self.weight_normal = eps_normal, weight_normal
-        self.n_directions, self.neighbours = n_directions, neighbours
+        self.eps_normal, self.neighbours = eps_normal, neighbours
+
+    def _looks(self) -> bool:
+        return self.weight > 0 or self.weight_normal > 0
+
+    def _weighted(self, context: StepContext, batch: Batch) -> Tensor:
+        along, across = self.divergences(context, batch)
+        return self.weight * along + self.weight_normal * across
 
     def smoothness(self, context: StepContext, batch: Batch) -> Tensor:
-        """Return both divergences of each trial, relative to `weight`, (n_trials,)."""
+        """Return the sum of both divergences of each trial, shape (n_trials,)."""
+        along, across = self.divergences(context, batch)
+        return along + across
+
+    def divergences(self, context: StepContext, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return those of the tangent and of the normal perturbation, (n_trials,)."""
         with frozen(context.model):
             trials = Trials(context.network, batch, self.at)
             with torch.no_grad():
@@ -89,7 +104,7 @@ class TNAR(VAT):
             tangent, normal = self.directions(trials, before, context.generator)
             along = divergence(before, trials.logits(eps * tangent))
             across = divergence(before, trials.logits(eps_normal * normal))
-            return along + (self.weight_normal / self.weight) * across
+            return along, across
 
     def directions(
         self, trials: Trials, before: Tensor, generator: torch.Generator | None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_number, check_option
 from eegtensor.training.batch import UNLABELLED, Batch
+from eegtensor.training.objectives._shared import features_kept
 from eegtensor.training.perturbations.places import PLACES, Trials, frozen
 from eegtensor.training.perturbations.scales import units
 
@@ -69,15 +70,12 @@ class VAT:
         n_iter: int = 1,
         at: str = "auto",
     ) -> None:
-        if (eps is not None and not eps > 0) or not xi > 0 or n_iter < 1:
-            fail(f"eps={eps}, xi={xi}, n_iter={n_iter}", fix="give positive numbers")
-        if min(weight, entropy, ramp) < 0:
-            fail(
-                f"weight={weight}, entropy={entropy}, ramp={ramp}",
-                fix="give 0 or more",
-            )
-        self.eps, self.weight, self.entropy = eps, weight, entropy
-        self.ramp, self.xi, self.n_iter = ramp, xi, n_iter
+        self.eps = eps if eps is None else check_number("eps", eps, above=0.0)
+        self.weight = check_number("weight", weight, least=0.0)
+        self.entropy = check_number("entropy", entropy, least=0.0)
+        self.ramp = check_count("ramp", ramp, least=0)
+        self.xi = check_number("xi", xi, above=0.0)
+        self.n_iter = check_count("n_iter", n_iter)
         self.at = check_option("at", at, PLACES)
         self.needs = ("raw trials",) if at == "input" else ()
         self.share_labelled = 1.0
@@ -102,11 +100,20 @@ class VAT:
         share = min(context.step / self.ramp, 1.0) if self.ramp else 1.0
         share *= self.share_labelled
         total = torch.zeros(len(batch), dtype=outputs.dtype, device=outputs.device)
-        if self.weight:
-            total = total + share * self.weight * self.smoothness(context, batch)
+        if self._looks():
+            # Other objectives look at the features of the step's own pass.
+            with features_kept(context):
+                total = total + share * self._weighted(context, batch)
         if self.entropy:
             total = total + share * self.entropy * entropy_of(outputs)
         return total
+
+    def _looks(self) -> bool:
+        """Whether any divergence counts."""
+        return self.weight > 0
+
+    def _weighted(self, context: StepContext, batch: Batch) -> Tensor:
+        return self.weight * self.smoothness(context, batch)
 
     def smoothness(self, context: StepContext, batch: Batch) -> Tensor:
         """Return KL(p(x) || p(x + eps d)) of each trial, shape (n_trials,)."""

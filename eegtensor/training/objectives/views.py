@@ -50,10 +50,12 @@ class Views:
                 fix="use a network that takes the trials alone",
             )
         found = []
-        with features_kept(context), StatisticsGuard(context.model, "transient"):
+        with features_kept(context):
             for _ in range(2):
                 x = self.draw(batch.x, context.generator)
-                context.network(replace(batch, x=x))
+                # Each on its own: both views start from the same statistics.
+                with StatisticsGuard(context.model, "transient"):
+                    context.network(replace(batch, x=x))
                 found.append(context.features)
         return found[0], found[1]
 

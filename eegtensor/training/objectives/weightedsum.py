@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.training.batch import Batch
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class WeightedSum:
         ]
         if not self.terms:
             fail("There is no objective", fix="give at least one, as CrossEntropy()")
-        for _, term in self.terms:
+        for factor, term in self.terms:
+            check_number(f"The weight of {type(term).__name__}", factor)
             if not hasattr(term, "per_trial"):
                 fail(
                     f"{type(term).__name__} does not say whether it gives one loss a "

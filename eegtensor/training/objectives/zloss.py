@@ -55,8 +55,9 @@ class ZLoss:
 
 def z_loss(own: Tensor, mean: Tensor, variance: Tensor, a: float, b: float) -> Tensor:
     """Return the loss from the true class's logit and moments over the classes."""
-    # Logits that are all equal have no deviation to divide by.
-    z = (own - mean) / variance.clamp_min(torch.finfo(own.dtype).tiny).sqrt()
+    # Logits that are all equal, of a head that starts at zero, have no deviation to
+    # divide by; a smaller bound would let the first gradient overflow.
+    z = (own - mean) / variance.clamp_min(torch.finfo(own.dtype).eps ** 2).sqrt()
     return F.softplus(a * (b - z)) / a
 
 

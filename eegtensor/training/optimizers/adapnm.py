@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eegtensor._check import check_number, check_option
 from eegtensor.training.optimizers._leaf import Leaf
-from eegtensor.training.optimizers.pnm import PNM
+from eegtensor.training.optimizers._twomomenta import TwoMomenta
 
 
-class AdaPNM(PNM):
+class AdaPNM(TwoMomenta):
     """Adaptive positive-negative momentum, also on manifolds.
 
     The momenta of `PNM`, divided entry by entry by the root of the decayed mean of
@@ -54,7 +55,10 @@ class AdaPNM(PNM):
         weight_decay: float = 0.0,
         amsgrad: bool = True,
     ) -> None:
-        super().__init__(params, lr, betas, weight_decay, eps=eps, amsgrad=amsgrad)
+        check_number("eps", eps, least=0.0)
+        check_option("amsgrad", amsgrad, (True, False))
+        options = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
+        super().__init__(params, 3, options | {"eps": eps, "amsgrad": amsgrad})
 
     def _scaled(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eegtensor._check import check_option, fail, listing
+from eegtensor._check import EEGTensorError, check_option, fail, listing
 from eegtensor.training.adapters import adapter_of, is_manifold_parameter
 from eegtensor.training.registry import load, names_of
 
@@ -44,7 +44,7 @@ def make_optimizer(
     ------
     EEGTensorError
         If the network has no trainable parameters, or parameters on manifolds
-        that the optimizer would leave.
+        that the optimizer would leave, or an option is unknown or out of range.
     """
     check_option("name", name, names_of("optimizer"))
     modules = (model, *extra)
@@ -66,7 +66,16 @@ def make_optimizer(
         for params, decay in ((flat, weight_decay), (curved, 0.0))
         if params
     ]
-    optimizer: torch.optim.Optimizer = load(name)(groups, lr=lr, **options)
+    try:
+        optimizer: torch.optim.Optimizer = load(name)(groups, lr=lr, **options)
+    except EEGTensorError:
+        raise
+    except (TypeError, ValueError) as error:
+        fail(
+            f"{name!r}: {error}",
+            fix="give options that this optimizer has, in their range",
+            cause=error,
+        )
     check_optimizer(optimizer, model)
     return optimizer
 

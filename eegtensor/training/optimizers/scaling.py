@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_number, check_option, fail
+from eegtensor.geometry.spectral import eigvalsh
 from eegtensor.training.batch import Batch
 from eegtensor.training.network import Network
 from eegtensor.training.objectives.weightedsum import WeightedSum
 from eegtensor.training.protocols import StepContext
-from eegtensor.training.space import Points, Tangent
+from eegtensor.training.space import ParamSpace, Points, Tangent
 from eegtensor.training.statistics import evaluating
 
 
@@ -78,10 +79,11 @@ def largest_curvature(
 ) -> Curvature:
     """Return the largest eigenvalue of the Hessian of a loss, by Lanczos.
 
-    Products with the Hessian are central differences of gradients along geodesics,
-    in the product metric on manifolds; statistics are those of evaluation. Of a
-    batch the eigenvalue is larger than of all trials, the more the smaller the
-    batch: measure on batches as in training.
+    Products with the Hessian are central differences of gradients, on manifolds of
+    the loss as a function of the tangent that leads to the weights (whose Hessian at
+    zero is the Riemannian one) in the product metric; statistics are those of
+    evaluation. Of a batch the eigenvalue is larger than of all trials, the more the
+    smaller the batch: measure on batches as in training.
 
     Parameters
     ----------
@@ -102,6 +104,8 @@ def largest_curvature(
     D. Granziol, S. Zohren and S. Roberts, "Learning rates as a function of batch
     size: a random matrix theory approach to neural network training", JMLR 2022.
     """
+    check_count("n_iterations", n_iterations)
+    check_number("step", step, above=0.0)
     space, loss = network.space, WeightedSum(objective)
     home = space.snapshot()
     reach = step * max(
@@ -115,8 +119,7 @@ def largest_curvature(
         network.model.zero_grad()
         context = StepContext(network, loss, batch)
         context.loss(batch).backward()  # type: ignore[no-untyped-call]
-        # Seen from home: to the order of the difference this is its tangent space.
-        return space.rgrad(space.gradients(), home)
+        return space.rgrad(_pulled(space, home, u, space.gradients()), home)
 
     def product(u: Tangent) -> Tangent:
         up, down = gradient(space.scale(u, reach)), gradient(space.scale(u, -reach))
@@ -137,7 +140,7 @@ def largest_curvature(
                 grown = torch.zeros(count, count, dtype=torch.float64)
                 grown[:-1, :-1], grown[-1], grown[:, -1] = table, row, row
                 table = grown
-                largest = float(torch.linalg.eigvalsh(table)[-1])
+                largest = float(eigvalsh(table)[-1])
                 for _ in range(2):
                     # Twice: once leaves rounding of the size of what is taken away.
                     for b in basis:
@@ -154,3 +157,16 @@ def largest_curvature(
         for p, g in kept:
             p.grad = g
     return Curvature(largest, 2.0 / largest if largest > 0 else float("inf"), count)
+
+
+def _pulled(space: ParamSpace, home: Points, u: Tangent, gradients: Points) -> Points:
+    """Return the gradient of a tangent from that of the weights it leads to.
+
+    Leaving out the derivative of the retraction would leave out the curvature of
+    the manifold itself, a term as large as the others.
+    """
+    with torch.enable_grad():
+        v = {n: leaf.detach().requires_grad_() for n, leaf in u.items()}
+        points = [space.adapters[n].retract(home[n], leaf) for n, leaf in v.items()]
+        found = torch.autograd.grad(points, [*v.values()], [gradients[n] for n in v])
+    return dict(zip(v, found, strict=True))

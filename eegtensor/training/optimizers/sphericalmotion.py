@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from eegtensor._check import fail
 from eegtensor.training.adapters import is_manifold_parameter
+from eegtensor.training.seeds import reseed
 from eegtensor.training.statistics import StatisticsGuard
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ class Turning(NamedTuple):
     norm : float
         Of the weights at the end.
     settled : bool
-        Whether angle and expectation agree to a tenth.
+        Whether angle and expectation agree to a tenth, or nothing is expected: a
+        group of the optimizer without weight decay has no equilibrium.
     """
 
     name: str
@@ -54,7 +58,7 @@ class SphericalMotion:
     ----------
     names : tuple of str | None
         Parameters to watch. None finds, in the first step, those that can be
-        doubled without changing the loss; that takes a forward pass for each.
+        doubled without changing the outputs; that takes a forward pass for each.
 
     Attributes
     ----------
@@ -76,6 +80,8 @@ class SphericalMotion:
         self._last: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
         self._count = 0
+        # Found by `scale_free`, which may find none.
+        self._watched: tuple[str, ...] | None = None
 
     def on_train_start(self, state: TrainState) -> None:
         """Check the names."""
@@ -83,9 +89,10 @@ class SphericalMotion:
         wrong = [name for name in self.names or () if name not in known]
         if wrong:
             fail(f"The network has no parameter {wrong[0]!r}", fix="correct the name")
-        self._last = {n: _direction(known[n]) for n in self.names or ()}
         if state.epoch == 0:
-            self.rows = []
+            self.rows, self._watched = [], None
+        names = self.names or self._watched or ()
+        self._last = {n: _direction(known[n]) for n in names}
 
     def on_epoch_start(self, state: TrainState) -> None:
         """Begin to count anew."""
@@ -95,8 +102,9 @@ class SphericalMotion:
     def on_step_end(self, state: TrainState) -> None:
         """Take in the angle of a step."""
         known = dict(state.model.named_parameters())
-        if self.names is None and not self._last:
-            self._last = {n: _direction(known[n]) for n in scale_free(state)}
+        if self.names is None and self._watched is None:
+            self._watched = tuple(scale_free(state))
+            self._last = {n: _direction(known[n]) for n in self._watched}
             return
         self._count += 1
         for name, before in self._last.items():
@@ -119,7 +127,8 @@ class SphericalMotion:
                 group.get("momentum", 0.0),
             )
             angle = math.sqrt(float(total) / self._count)
-            settled = abs(angle - expected) <= 0.1 * expected
+            # Without decay there is nothing to be in balance with.
+            settled = abs(angle - expected) <= 0.1 * expected or expected == 0.0
             norm = float(known[name].detach().norm())
             self.rows.append(Turning(name, state.epoch, angle, expected, norm, settled))
             if not settled:
@@ -128,32 +137,50 @@ class SphericalMotion:
                     "learning rate and decay are not in balance (yet)"
                 )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far, and which parameters they are of."""
+        rows = [tuple(row) for row in self.rows]
+        return {"rows": rows, "watched": self._watched}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.rows = [Turning(*row) for row in state["rows"]]
+        self._watched = state["watched"]
+
 
 def equilibrium_angle(lr: float, weight_decay: float, momentum: float = 0.0) -> float:
     """Return the angle of a step in equilibrium, radians."""
     return math.sqrt(2.0 * lr * weight_decay / (1.0 + momentum))
 
 
+@torch.no_grad()
 def scale_free(state: TrainState, *, tol: float = 1e-3) -> list[str]:
-    """Return names of weights that can be doubled without changing the loss."""
+    """Return names of weights that can be doubled without changing the outputs.
+
+    Not the loss: an objective may draw numbers, remember trials or need gradients,
+    and a run that is watched must be the same as one that is not.
+    """
     context: Any = state.context
-    losses: dict[str, float] = {}
+    devices = [context.batch.device] if context.batch.device.type == "cuda" else []
+    features = context.network.features
 
-    def loss() -> float:
+    def outputs() -> Tensor:
         # The same dropout each time.
-        with StatisticsGuard(state.model, "transient"), torch.random.fork_rng():
-            torch.manual_seed(0)
-            return float(context.loss(context.batch))
+        with StatisticsGuard(state.model, "transient"), torch.random.fork_rng(devices):
+            reseed(0, context.batch.device)
+            leaves = tree_leaves(context.network(context.batch))
+            return torch.cat([leaf.double().flatten() for leaf in leaves])
 
-    with torch.no_grad():
-        plain = loss()
-        for name, p in state.model.named_parameters():
-            if p.ndim > 1 and p.requires_grad and not is_manifold_parameter(p):
-                kept = p.detach().clone()
-                p.mul_(2.0)
-                losses[name] = loss()
-                p.copy_(kept)
-    return [n for n, v in losses.items() if abs(v - plain) <= tol * abs(plain)]
+    plain, found = outputs(), []
+    for name, p in state.model.named_parameters():
+        if p.ndim > 1 and p.requires_grad and not is_manifold_parameter(p):
+            kept = p.detach().clone()
+            p.mul_(2.0)
+            if float((outputs() - plain).norm()) <= tol * float(plain.norm()):
+                found.append(name)
+            p.copy_(kept)
+    context.network.features = features
+    return found
 
 
 def _direction(p: nn.Parameter) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.training.perturbations._noise import squares
 from eegtensor.training.space import ParamSpace
 
@@ -21,9 +21,8 @@ class FisherDamping:
     """
 
     def __init__(self, eta: float, beta: float) -> None:
-        if not eta >= 0:
-            fail(f"eta={eta}", fix="give 0 for noise that is not damped, or more")
-        if not 0 <= beta < 1:
+        check_number("eta", eta, least=0.0)
+        if not 0 <= check_number("beta", beta) < 1:
             fail(f"beta={beta}", fix="give a number in [0, 1)")
         self.eta, self.beta = eta, beta
         self.sums: dict[str, Tensor] = {}

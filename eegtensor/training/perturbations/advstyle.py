@@ -41,6 +41,10 @@ class AdvStyle:
     lr : float
         Step of the ascent, relative to where a started.
     most : float
+    compat : "released" | None
+        "released" adds 1e-6 under every root, as the authors' code does: of layers
+        whose values are near 1 it changes them by some 1e-5, of EEG in volts (1e-10
+        squared) it is all that there is.
 
     Raises
     ------
@@ -66,6 +70,7 @@ class AdvStyle:
         strength: float = 1.0,
         lr: float = 1e-3,
         most: float = 3.0,
+        compat: str | None = None,
     ) -> None:
         if min(strength, lr) < 0 or not most >= 1:
             fail(
@@ -73,6 +78,8 @@ class AdvStyle:
                 fix="give 0 or more, and most=1 or more",
             )
         self.kind = check_option("kind", kind, STYLES)
+        check_option("compat", compat, (None, "released"))
+        self.eps = 1e-6 if compat == "released" else 0.0
         self.at, self.strength, self.lr, self.most = at, strength, lr, most
         self.needs = ("raw trials",) if at == "input" else ()
         # Spread of mu and of s over trials at the start, and a relative to it.
@@ -100,8 +107,8 @@ class AdvStyle:
         """
         # Which of the things happens.
         draw = torch.rand((), generator=generator, device=x.device)
-        mu, s, plain = style_of(x, spd)
-        spread = [_spread(part.detach()) for part in (mu, s)]
+        mu, s, plain = style_of(x, spd, self.eps)
+        spread = [_spread(part.detach(), self.eps) for part in (mu, s)]
         if not self.start:
             self.start = spread
             self.ratio = [torch.ones_like(part).requires_grad_() for part in spread]
@@ -117,7 +124,7 @@ class AdvStyle:
             noise = torch.randn(
                 part.shape, dtype=part.dtype, device=part.device, generator=generator
             )
-            size = _spread(part)
+            size = _spread(part, self.eps)
             if self.kind == "advstyle":
                 own = self.start[k] * self.ratio[k]
                 size = torch.where(draw < 2 / 3, own, size)
@@ -160,11 +167,11 @@ class AdvStyle:
             self.ratio = [state[f"ratio {k}"].requires_grad_() for k in range(2)]
 
 
-def _spread(part: Tensor) -> Tensor:
+def _spread(part: Tensor, eps: float) -> Tensor:
     """Return the standard deviation of styles over trials, with a graph."""
     if len(part) < 2:
         return torch.zeros_like(part)
-    variance = part.var(0, keepdim=True)
+    variance = part.var(0, keepdim=True) + eps
     # The root has no slope where all trials are alike.
     there = variance > 0
     return torch.where(there, torch.where(there, variance, 1.0).sqrt(), 0.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from eegtensor._check import fail
+from eegtensor._check import check_number
 from eegtensor.training.perturbations._fisher import FisherDamping
 from eegtensor.training.perturbations._noise import relative_noise
 from eegtensor.training.perturbations.moves import Move
@@ -73,12 +73,9 @@ class ARWP:
         eta: float = 0.1,
         beta: float = 0.99,
     ) -> None:
-        if not sigma >= 0 or not increase >= -1:
-            fail(
-                f"sigma={sigma}, increase={increase}",
-                fix="give sizes relative to the weights that are never negative",
-            )
-        self.sigma, self.increase = sigma, increase
+        self.sigma = check_number("sigma", sigma, least=0.0)
+        # Down to -1, where the noise ends at zero.
+        self.increase = check_number("increase", increase, least=-1.0)
         self._damping = FisherDamping(eta, beta)
 
     def on_train_start(self, state: TrainState) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
-from eegtensor.training.perturbations.moves import Move
+from eegtensor._check import check_number, check_option, fail
+from eegtensor.training.perturbations.moves import Move, Rho, ascent, check_rho
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import StepContext, TrainState
@@ -31,8 +31,9 @@ class FSAM:
 
     Parameters
     ----------
-    rho : float
-        Length of the step up; 0.2 in the paper's runs on CIFAR-100.
+    rho : float | dict
+        Length of the step up; 0.2 in the paper's runs on CIFAR-100. A dict as in
+        `SAM`.
     sigma : float
         How much of the mean gradient is taken away; with 0 it is SAM.
     decay : float
@@ -63,17 +64,17 @@ class FSAM:
 
     def __init__(
         self,
-        rho: float = 0.1,
+        rho: Rho = 0.1,
         sigma: float = 1.0,
         decay: float = 0.6,
         compat: str | None = None,
     ) -> None:
-        if not rho > 0:
-            fail(f"rho={rho}", fix="give a positive length")
-        if not 0 <= decay < 1:
+        check_number("sigma", sigma)
+        if not 0 <= check_number("decay", decay) < 1:
             fail(f"decay={decay}", fix="give a number in [0, 1)")
         check_option("compat", compat, (None, "released"))
-        self.rho, self.sigma, self.decay, self.compat = rho, sigma, decay, compat
+        self.rho = check_rho(rho)
+        self.sigma, self.decay, self.compat = sigma, decay, compat
         self._mean: dict[str, Tensor] = {}
         self.n_plain = torch.zeros((), dtype=torch.int64)
 
@@ -95,13 +96,12 @@ class FSAM:
         if taken is not None and self.sigma:
             d = {name: leaf - self.sigma * taken[name] for name, leaf in g.items()}
         up = space.rgrad(d)
-        length = space.norm(up)
-        factor = self.rho / length.clamp_min(1e-30)
+        step = ascent(space, up, self.rho)
         if d is not g and self.compat is None:
-            stays = length <= _LEFT * space.norm(space.rgrad(g))
-            factor = factor.masked_fill(stays, 0.0)
+            stays = space.norm(up) <= _LEFT * space.norm(space.rgrad(g))
+            step = space.scale(step, 1.0 - stays.double())
             self.n_plain = self.n_plain.to(stays.device) + stays
-        return Move(space, space.scale(up, factor))
+        return Move(space, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mean gradient and the count of plain steps."""

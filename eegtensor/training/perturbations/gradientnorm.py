@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from eegtensor._check import fail
-from eegtensor.training.perturbations.moves import Move
+from eegtensor._check import check_number
+from eegtensor.training.perturbations.moves import Move, ascent
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import StepContext, TrainState
@@ -60,11 +60,12 @@ class GradientNorm:
         bound: float | None = None,
         rate: float = 0.1,
     ) -> None:
-        if not (rho > 0 and radius > 0 and strength >= 0 and rate >= 0):
-            fail(
-                f"rho={rho}, radius={radius}, strength={strength}, rate={rate}",
-                fix="give positive lengths, and no negative strength or rate",
-            )
+        check_number("rho", rho, above=0.0)
+        check_number("radius", radius, above=0.0)
+        check_number("strength", strength, least=0.0)
+        check_number("rate", rate, least=0.0)
+        if bound is not None:
+            check_number("bound", bound, least=0.0)
         self.rho, self.radius, self.strength = rho, radius, strength
         self.bound, self.rate = bound, rate
         self._start = strength
@@ -88,10 +89,10 @@ class GradientNorm:
         """Return the step along the gradient that lies in the parameters' `.grad`."""
         space = context.space
         up = space.rgrad(space.gradients())
-        length = space.norm(up)
         if self.bound is not None:
+            length = space.norm(up)
             self._total, self._count = self._total.to(length) + length, self._count + 1
-        return Move(space, space.scale(up, self.radius / length.clamp_min(1e-30)))
+        return Move(space, ascent(space, up, self.radius))
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Move the strength: once an epoch, so that no step waits for a number."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_count, check_option
 from eegtensor.training.batch import Batch
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class NoisyGradient:
     needs = ("losses of trials",)
 
     def __init__(self, ghost_batch: int | None = None, noise: str = "normal") -> None:
-        if ghost_batch is not None and ghost_batch < 1:
-            fail(f"ghost_batch={ghost_batch}", fix="give the trials of a small batch")
+        if ghost_batch is not None:
+            check_count("ghost_batch", ghost_batch)
         self.ghost_batch = ghost_batch
         self.noise = check_option("noise", noise, ("normal", "signs"))
 

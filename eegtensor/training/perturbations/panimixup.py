@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, fail
 from eegtensor.training.batch import UNLABELLED, Batch, labels_of
 from eegtensor.training.perturbations.neighbours import PatchNeighbours
 from eegtensor.training.perturbations.scales import channel_scale
@@ -61,15 +61,17 @@ class PaniMixUp:
         n_neighbours: int = 10,
         candidates: float = 0.5,
     ) -> None:
-        if not alpha > 0 or not 0 <= mask < 1 or min(patch, n_neighbours) < 1:
+        self.n_classes = check_count("n_classes", n_classes)
+        self.alpha = check_number("alpha", alpha, above=0.0)
+        self.mask = check_number("mask", mask, least=0.0)
+        self.patch = check_count("patch", patch)
+        self.n_neighbours = check_count("n_neighbours", n_neighbours)
+        self.candidates = check_number("candidates", candidates, above=0.0)
+        if mask >= 1 or candidates > 1:
             fail(
-                f"alpha={alpha}, mask={mask}, patch={patch}, "
-                f"n_neighbours={n_neighbours}",
-                fix="give a positive alpha, a share below 1, and at least 1",
+                f"mask={mask}, candidates={candidates}",
+                fix="give a mask below 1, and a share of candidates up to 1",
             )
-        self.n_classes, self.alpha, self.mask = n_classes, alpha, mask
-        self.patch, self.n_neighbours = patch, n_neighbours
-        self.candidates = candidates
 
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> PaniMixUp:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_number, check_option, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.perturbations._noise import relative_noise
 from eegtensor.training.perturbations.moves import Move
@@ -68,9 +68,8 @@ class RWP:
     def __init__(
         self, sigma: float = 0.01, mix: float = 0.5, batch: str = "previous"
     ) -> None:
-        if not sigma >= 0:
-            fail(f"sigma={sigma}", fix="give a size relative to the weights, as 0.01")
-        if not 0 < mix <= 1:
+        check_number("sigma", sigma, least=0.0)
+        if not 0 < check_number("mix", mix) <= 1:
             fail(f"mix={mix}", fix="give a number in (0, 1]")
         self.sigma, self.mix = sigma, mix
         self.batch = check_option("batch", batch, ("previous", "same"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from eegtensor._check import fail
-from eegtensor.training.perturbations.moves import Move
+from eegtensor.training.perturbations.moves import Move, Rho, ascent, check_rho
 
 if TYPE_CHECKING:
     from eegtensor.training.protocols import StepContext
@@ -20,13 +19,15 @@ class SAM:
 
     Parameters
     ----------
-    rho : float
-        Length of the step up.
+    rho : float | dict
+        Length of the step up. A dict says one for each geometry of the network's
+        parameters, such as ``{"euclidean": 0.1, "stiefel": 0.05, "spd": 0.05}``, and
+        each part of the gradient is divided by its own norm.
 
     Raises
     ------
     EEGTensorError
-        If rho is not positive.
+        If a length is not positive, or a dict lacks a geometry that there is.
 
     References
     ----------
@@ -37,14 +38,11 @@ class SAM:
     where: Literal["weight"] = "weight"
     extra_gradients = 1
 
-    def __init__(self, rho: float = 0.05) -> None:
-        if not rho > 0:
-            fail(f"rho={rho}", fix="give a positive length")
-        self.rho = rho
+    def __init__(self, rho: Rho = 0.05) -> None:
+        self.rho = check_rho(rho)
 
     def sample(self, context: StepContext) -> Move:
         """Return the step up the gradient that lies in the parameters' `.grad`."""
         space = context.space
         up = space.rgrad(space.gradients())
-        # A gradient of zero has no direction: the weights stay.
-        return Move(space, space.scale(up, self.rho / space.norm(up).clamp_min(1e-30)))
+        return Move(space, ascent(space, up, self.rho))

@@ -69,8 +69,16 @@ class Styled:
         self.method.ascend()
 
 
-def style_of(x: Tensor, spd: bool) -> tuple[Tensor, Tensor, Any]:
-    """Return mu, s, and the function from other ones to values."""
+def style_of(x: Tensor, spd: bool, eps: float = 0.0) -> tuple[Tensor, Tensor, Any]:
+    """Return mu, s, and the function from other ones to values.
+
+    Parameters
+    ----------
+    x : Tensor
+    spd : bool
+    eps : float
+        Added to variances over time, in the squared unit of the values.
+    """
     if spd:
         log = x.diagonal(dim1=-2, dim2=-1).log()
 
@@ -86,6 +94,10 @@ def style_of(x: Tensor, spd: bool) -> tuple[Tensor, Tensor, Any]:
         )
     axes = tuple(range(2, x.ndim))
     mu = x.mean(axes, keepdim=True)
-    s = x.std(axes, keepdim=True, correction=1)
+    s = (
+        (x.var(axes, keepdim=True, correction=1) + eps).sqrt()
+        if eps
+        else x.std(axes, keepdim=True, correction=1)
+    )
     unit = (x - mu) / torch.where(s == 0, 1.0, s)
     return mu, s, lambda mu, s: unit * s + mu

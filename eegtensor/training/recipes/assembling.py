@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def assemble(
     teachers: Sequence[nn.Module] | None = None,
     alpha: float = 0.5,
     temperature: float = 1.0,
+    random_state: int = 0,
 ) -> Stages:
     """Return a deep network, each of whose stages was trained alone.
 
@@ -46,8 +48,11 @@ def assemble(
         teachers, then take the cross-entropy.
     teachers : sequence of Module | None
         One a stage, of a trained network.
+        They are used as they are, and are the same afterwards.
     alpha, temperature : float
         See `StageKD`.
+    random_state : int
+        Of the linear layers.
 
     References
     ----------
@@ -63,14 +68,17 @@ def assemble(
             )
     done = []
     for place, target in enumerate(targets):
-        own = fitted(meta, place, target, data)
+        seed = [random_state, place]
+        own = fitted(meta, place, target, data, random_state=[*seed, 0])
         chain = hybrid(meta, place, own)
         objective = None
         if teachers is not None:
-            taught = hybrid(meta, place, fitted(meta, place, teachers[place], data))
-            if isinstance(taught.stages[place], Fitted):
+            teacher = copy.deepcopy(teachers[place])
+            teacher = fitted(meta, place, teacher, data, random_state=[*seed, 1])
+            taught = hybrid(meta, place, teacher)
+            if isinstance(teacher, Fitted):
                 # Its linear layers are new: they learn before it teaches.
-                teachers[place].requires_grad_(False)
+                teacher.module.requires_grad_(False)
                 train_stage(taught, None)
             refit_statistics(taught, data)
             objective = StageKD(taught.requires_grad_(False), alpha, temperature)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_number, check_option, fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.recipes.augmentations import OPERATIONS, check_signal
 
@@ -62,6 +62,7 @@ def uniform_policy(
     if not 0 <= check_number("probability", probability) <= 1:
         fail(f"probability={probability}", fix="give a number from 0 to 1")
     check_number("magnitude", magnitude, above=0.0)
+    check_count("n_levels", n_levels)
     steps = torch.arange(1, n_levels + 1) / n_levels * magnitude
     largest = torch.tensor([OPERATIONS[name].largest for name in operations])
     shape = (len(operations), n_levels)
@@ -140,6 +141,13 @@ class Augment:
         magnitude: float = 1.0,
         policy: Policy | None = None,
     ) -> None:
+        if policy is not None and not isinstance(policy, Policy):
+            fail(
+                f"policy is a {type(policy).__name__}",
+                fix="give what search_augmentation found, or uniform_policy(...)",
+            )
+        if isinstance(operations, str):
+            operations = (operations,)
         self.policy = policy or uniform_policy(
             operations, probability=probability, magnitude=magnitude
         )

@@ -13,7 +13,7 @@ from eegtensor.training.perturbations.scales import channel_scale
 
 
 def channel_dropout(x: Tensor, share: Tensor, generator: Any = None) -> Tensor:
-    """Return trials with each channel silent with a probability.
+    """Return trials with each channel silent with a probability, but one at least.
 
     Parameters
     ----------
@@ -22,7 +22,9 @@ def channel_dropout(x: Tensor, share: Tensor, generator: Any = None) -> Tensor:
     generator : torch.Generator | None
     """
     drawn = _uniform(x, x.shape[:2], generator)
-    return x * (drawn >= share[:, None])[..., None]
+    # A trial of zeros has no covariance matrix.
+    kept = (drawn >= share[:, None]) | (drawn == drawn.amax(1, keepdim=True))
+    return x * kept[..., None]
 
 
 def time_shift(x: Tensor, share: Tensor, generator: Any = None) -> Tensor:

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eegtensor._check import check_count, check_number
-from eegtensor.training.batch import Batch, labels_of
+from eegtensor._check import check_count, check_number, fail
+from eegtensor.training.batch import UNLABELLED, Batch, labels_of
 from eegtensor.training.device import device_of
 from eegtensor.training.network import Network
 from eegtensor.training.recipes.augment import Policy, augmented, uniform_policy
 from eegtensor.training.recipes.augmentations import check_signal
 from eegtensor.training.recipes.naturalgradient import AdaptiveNaturalGradient
+from eegtensor.training.seeds import reseed
 from eegtensor.training.statistics import StatisticsGuard
 
 
@@ -62,8 +63,8 @@ def search_augmentation(
     model : torch.nn.Module
         Steps are along Riemannian gradients.
     data, validation : Batch
-        Trials of shape (n_channels, n_times), with labels; of different people, if
-        the network is to be used with other people.
+        Trials of shape (n_channels, n_times); those without a label are left out. Of
+        different people, if the network is to be used with other people.
     operations : sequence of str
         Names in `OPERATIONS`.
     n_steps, n_candidates, look_ahead : int
@@ -81,7 +82,8 @@ def search_augmentation(
     check_count("n_candidates", n_candidates, least=2)
     check_number("lr", lr, above=0.0)
     place = device_of(model)
-    data, validation = data.to(place), validation.to(place)
+    check_count("look_ahead", look_ahead)
+    data, validation = (_labelled(part).to(place) for part in (data, validation))
     check_signal(data.x)
     generator = torch.Generator(place).manual_seed(random_state)
     policy = uniform_policy(operations, n_levels=n_levels)
@@ -89,7 +91,7 @@ def search_augmentation(
     network, history = Network(model), []
     training = model.training
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
-        torch.manual_seed(random_state)
+        reseed(random_state, place)
         for _ in range(check_count("n_steps", n_steps)):
             parts = [_some(data, batch_size, generator) for _ in range(look_ahead)]
             judges = _some(validation, 4 * batch_size, generator)
@@ -111,6 +113,16 @@ def search_augmentation(
     model.train(training)
     found = policy._replace(probability=state.probability, share=state.share)
     return Searched(found, torch.stack(history))
+
+
+def _labelled(data: Batch) -> Batch:
+    """Return the trials whose class is known: a step may draw none of them else."""
+    known = torch.nonzero(labels_of(data, "The search") != UNLABELLED).flatten()
+    if not len(known):
+        fail(
+            "No trial has a label", fix="give labels of training and validation trials"
+        )
+    return data if len(known) == len(data) else data.pick(known)
 
 
 def _some(data: Batch, n: int, generator: torch.Generator) -> Batch:

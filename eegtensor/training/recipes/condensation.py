@@ -98,12 +98,22 @@ def condense(
     """
     check_option("method", method, METHODS)
     check_count("per_class", per_class)
+    check_count("n_outer", n_outer)
+    check_count("n_inner", n_inner)
     check_number("lr", lr, above=0.0)
     y = labels_of(data, "Condensation")
     if not isinstance(data.x, Tensor):
         fail("Trials of several arrays cannot be made up", fix="give one array")
     generator = torch.Generator(y.device).manual_seed(random_state)
     members = [torch.nonzero(y == c).flatten() for c in y[y >= 0].unique()]
+
+    few = min((len(index) for index in members), default=0)
+    if few < per_class:
+        fail(
+            f"per_class={per_class}, but a class has {few} labelled trials",
+            why="Made-up trials start as real ones",
+            fix="give more trials of each class, or make fewer up",
+        )
 
     def drawn(index: Tensor, n: int) -> Tensor:
         order = torch.randperm(len(index), generator=generator, device=y.device)

@@ -23,8 +23,15 @@ class MultiFidelity(nn.Module):
 
     with the embedding e_q of the quality; corrections start at zero, scales at one.
     The many poor trials teach the features, the few good ones a small correction;
-    give these larger weights (`Batch.weight`). It helps where classes are told by the
-    same features in both: what poor trials do not teach, a correction cannot add.
+    give these larger weights (`Batch.weight`).
+
+    It helps where the probability of the classes given the features differs between
+    qualities, as by a bias to one class, and by no more than a correction can say.
+    Where it does not differ all trials as one are the better estimate: the
+    correction has 1 + n_features (n_outputs + 1) + n_outputs numbers that few good
+    trials must find for nothing (of simulated trials .71 against .56 for all as one
+    with a bias, .81 against .82 without). Where classes lie along other directions
+    (.61) neither is better than the good trials alone (.68).
 
     Parameters
     ----------

@@ -19,8 +19,9 @@ class AdaptiveNaturalGradient:
         psi <- psi + (delta / |G|_F) G,  G = mean of u_i (T(a_i) - psi)
 
     with utilities u of 1 for the best quarter of candidates, -1 for the worst and 0
-    between; delta grows where successive G agree. Probabilities stay 0.1 / 2 and
-    0.1 / n_levels away from 0.
+    between; delta grows where successive G agree, and never above the first: steps then
+    stay within the region where the natural gradient says something. Probabilities
+    stay 0.1 / 2 and 0.1 / n_levels away from 0.
 
     Parameters
     ----------
@@ -88,10 +89,11 @@ class AdaptiveNaturalGradient:
         length = whitened.norm()
         if float(length) == 0.0:
             return
-        self._adapt(whitened / length)
         step = self.delta / float(length)
         self.probability = _kept(p + step * of_p)
         self.share = _kept_shares(q + step * of_q)
+        # After the step, as published: it says how long the next one is.
+        self._adapt(whitened / length)
 
     def _adapt(self, direction: Tensor) -> None:
         beta = self.delta / math.sqrt(self.n)

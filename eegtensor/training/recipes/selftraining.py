@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_count
 from eegtensor.training.batch import UNLABELLED, Batch, labels_of
 from eegtensor.training.network import features_of, forward_all
 from eegtensor.training.protocols import Sampler, Step, TrainState
@@ -33,7 +33,7 @@ class SelfTraining:
     Parameters
     ----------
     sampler : Sampler
-        Of all trials, labelled or not.
+        Of all trials, labelled or not. By name: the sampler of the run.
     stages : int
     per_class : int | None
         Proposals a class and stage; None: as many as unlabelled trials divided by
@@ -67,24 +67,28 @@ class SelfTraining:
         n_clusters: int | None = None,
         random_state: int = 0,
     ) -> None:
-        if stages < 1 or min(per_class or 1, n_clusters or 1) < 1:
-            fail(
-                f"stages={stages}, per_class={per_class}, n_clusters={n_clusters}",
-                fix="give at least 1",
-            )
+        check_count("stages", stages)
+        for name, value in (("per_class", per_class), ("n_clusters", n_clusters)):
+            if value is not None:
+                check_count(name, value)
         self.sampler, self.stages, self.per_class = sampler, stages, per_class
         self.n_clusters, self.random_state = n_clusters, random_state
         self.pseudo_labels: Tensor | None = None
 
     @classmethod
     def for_run(cls, setup: Setup, **options: Any) -> SelfTraining:
-        """Return one whose batches are shuffled."""
+        """Return one whose batches are shuffled; `make_plugs` gives it the run's."""
         from eegtensor.training.samplers.shuffle import ShuffleSampler
 
         sampler = ShuffleSampler(
             len(setup.data), batch_size=setup.batch_size, random_state=setup.seed
         )
         return cls(sampler, random_state=setup.seed, **options)
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Forget an earlier run's labels."""
+        if state.epoch == 0:
+            self.pseudo_labels = None
 
     def steps(self, state: TrainState, data: Batch) -> Iterator[Step]:
         """Yield the steps of the epoch `state.epoch`."""
@@ -95,6 +99,11 @@ class SelfTraining:
             self._propose(state, data, y)
         now = torch.where(y != UNLABELLED, y, self.pseudo_labels.to(y.device))
         trials = replace(data, y=now)
+        weights = self.sampler.weights(state.epoch)
+        if weights is not None:
+            weights = weights.to(y.device)
+            own = weights if data.weight is None else weights * data.weight
+            trials = replace(trials, weight=own)
         for index in self.sampler.indices(state.epoch):
             yield Step(trials.pick(index.to(y.device)))
 

@@ -7,12 +7,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eegtensor._check import fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.device import device_of
+from eegtensor.training.seeds import reseed
 from eegtensor.training.statistics import StatisticsGuard
 
 
@@ -98,9 +100,23 @@ class Fitted(nn.Module):
 
 
 def fitted(
-    meta: Sequence[nn.Module], place: int, module: nn.Module, data: Batch
+    meta: Sequence[nn.Module],
+    place: int,
+    module: nn.Module,
+    data: Batch,
+    *,
+    random_state: Sequence[int] = (0,),
 ) -> nn.Module:
     """Return the module, with linear layers around it where widths ask for them."""
+    seed = np.random.SeedSequence(random_state).generate_state(1)
+    with torch.random.fork_rng([]):
+        reseed(int(seed[0]), torch.device("cpu"))
+        return _fitted(meta, place, module, data)
+
+
+def _fitted(
+    meta: Sequence[nn.Module], place: int, module: nn.Module, data: Batch
+) -> nn.Module:
     some = torch.arange(min(8, len(data)), device=data.device)
     batch = data.pick(some).to(device_of(meta[0]))
     wanted = Stages([copy.deepcopy(m) for m in meta[: place + 1]])

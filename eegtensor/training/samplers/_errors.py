@@ -49,7 +49,8 @@ class ErrorsOfSteps:
 
     def step(self, state: TrainState) -> None:
         """Take the errors of a step's first pass."""
-        batch = None if state.context is None else state.context.batch
+        # Not `context.batch`: a second pass may have been on other trials.
+        batch = None if state.context is None else state.context.clean
         rows, self._rows = self._rows, []
         if batch is None or batch.y is None or batch.index is None or not rows:
             return

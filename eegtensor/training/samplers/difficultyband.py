@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import RandomState, check_number, fail
+from eegtensor._check import RandomState, check_count, check_number, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.network import forward_all
 from eegtensor.training.refit import refit_statistics
@@ -70,10 +70,10 @@ class DifficultyBandSampler(ShuffleSampler):
         n_trials = len(scores) if data is None else len(data)
         super().__init__(n_trials, batch_size=batch_size, random_state=random_state)
         check_number("low", low, least=0.0)
-        if not low < high <= 1:
+        if not low < check_number("high", high) <= 1:
             fail(f"low={low}, high={high}", fix="give 0 <= low < high <= 1")
-        if warmup < 0 or every < 1:
-            fail(f"warmup={warmup}, every={every}", fix="give 0 and 1 or more epochs")
+        check_count("warmup", warmup, least=0)
+        check_count("every", every)
         self.low, self.high, self.warmup, self.every = low, high, warmup, every
         self._data = data
         if groups is None and data is not None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import RandomState, check_lengths, fail
+from eegtensor._check import RandomState, check_count, check_lengths, fail
 from eegtensor.training.samplers.seeded import Seeded, as_codes
 from eegtensor.training.seeds import as_seed
 
@@ -70,11 +70,8 @@ class DomainBalancedSampler(Seeded):
     ) -> None:
         self._domain = as_codes("domain", domain)
         check_lengths(len(self._domain), y=y)
-        if batch_size < 2 or domains_per_batch < 1:
-            fail(
-                f"batch_size={batch_size}, domains_per_batch={domains_per_batch}",
-                fix="give batches of at least two trials and one domain",
-            )
+        check_count("batch_size", batch_size, least=2)
+        check_count("domains_per_batch", domains_per_batch)
         self._class = (
             np.zeros_like(self._domain)
             if y is None or not stratify

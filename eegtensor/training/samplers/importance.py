@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import RandomState, check_number, fail
+from eegtensor._check import RandomState, check_count, check_number, fail
 from eegtensor.training.samplers._errors import ErrorsOfSteps
 from eegtensor.training.samplers.shuffle import ShuffleSampler
 
@@ -66,7 +66,7 @@ class ImportanceSampler(ShuffleSampler):
                 why="At 1 a trial without error is never drawn again",
                 fix="give a share below 1",
             )
-        self.tau, self.epochs = tau, epochs
+        self.tau, self.epochs = tau, check_count("epochs", epochs)
         self.errors = ErrorsOfSteps(n_trials)
 
     @classmethod

@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eegtensor._check import RandomState, check_count, check_number, fail
+from eegtensor._check import (
+    RandomState,
+    check_count,
+    check_number,
+    check_option,
+    fail,
+)
 from eegtensor.training.samplers.seeded import Seeded, as_codes
 from eegtensor.training.seeds import as_seed
 
@@ -64,9 +70,12 @@ class RS2Sampler(Seeded):
         self.batch_size = check_count("batch_size", batch_size)
         if check_number("ratio", ratio, above=0.0) > 1:
             fail(f"ratio={ratio}", fix="give a share of at most 1")
-        self.ratio, self.replacement = ratio, replacement
+        self.ratio = ratio
+        self.replacement = check_option("replacement", replacement, (True, False))
         self._group = (
-            np.zeros(n_trials, np.int64) if groups is None else as_codes("g", groups)
+            np.zeros(n_trials, np.int64)
+            if groups is None
+            else as_codes("groups", groups)
         )
         if len(self._group) != n_trials:
             fail(f"{len(self._group)} groups for {n_trials} trials", fix="one a trial")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eegtensor._check import RandomState, fail
+from eegtensor._check import RandomState, check_count
 from eegtensor.training.samplers.seeded import Seeded
 from eegtensor.training.seeds import as_seed
 
@@ -34,10 +34,8 @@ class ShuffleSampler(Seeded):
         batch_size: int = 50,
         random_state: RandomState | torch.Generator = 0,
     ) -> None:
-        if n_trials < 1 or batch_size < 1:
-            fail(f"n_trials={n_trials}, batch_size={batch_size}", fix="give at least 1")
-        self.n_trials = n_trials
-        self.batch_size = batch_size
+        self.n_trials = check_count("n_trials", n_trials)
+        self.batch_size = check_count("batch_size", batch_size)
         self.seed = as_seed(random_state)
 
     @classmethod

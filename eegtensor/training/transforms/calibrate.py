@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eegtensor._check import fail
+from eegtensor._check import check_number, fail
 from eegtensor.training.batch import Batch
 from eegtensor.training.device import device_of
 from eegtensor.training.network import Network
@@ -60,8 +60,7 @@ def calibrate_in_subspace(
     EEGTensorError
         If ridge is negative, or the loss at the start is not finite.
     """
-    if not ridge >= 0:
-        fail(f"ridge={ridge}", fix="give 0 or more")
+    check_number("ridge", ridge, least=0.0)
     loss = WeightedSum(CrossEntropy() if objective is None else objective)
     model, space = network.model, frame.space
     place = device_of(model)

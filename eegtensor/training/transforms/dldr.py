@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eegtensor._check import fail
+from eegtensor._check import check_count, check_number, check_option, fail
 from eegtensor.training.averagers.trajectory import Trajectory
 from eegtensor.training.space import ParamSpace
 from eegtensor.training.subspace import Frame, trajectory_frame
@@ -66,11 +66,11 @@ class DLDR:
         restart: bool = True,
         hold: bool = True,
     ) -> None:
-        if n_components < 1 or not 0 < collect < 1:
-            fail(
-                f"n_components={n_components}, collect={collect}",
-                fix="give at least 1 direction, and a share of the run in (0, 1)",
-            )
+        check_count("n_components", n_components)
+        if not check_number("collect", collect, above=0.0) < 1:
+            fail(f"collect={collect}", fix="give a share of the run in (0, 1)")
+        for name, value in (("restart", restart), ("hold", hold)):
+            check_option(name, value, (True, False))
         self.n_components, self.collect = n_components, collect
         self.restart, self.hold = restart, hold
         self.frame_: Frame | None = None
@@ -101,9 +101,12 @@ class DLDR:
         assert state.network is not None
         space = state.network.space
         if self._saved is not None:
-            self.frame_ = Frame(
-                space, dict(self._saved["base"]), dict(self._saved["directions"])
+            # Files bring tensors of the CPU.
+            base, rows = (
+                {n: t.to(space.leaves[n].device) for n, t in self._saved[key].items()}
+                for key in ("base", "directions")
             )
+            self.frame_ = Frame(space, base, rows)
             self._saved = None
         elif self._given and self.frame_ is not None:
             self.frame_ = Frame(space, self.frame_.base, self.frame_.directions)
@@ -120,7 +123,8 @@ class DLDR:
             return
         assert state.network is not None
         space, states = state.network.space, self._trajectory.states
-        self._fit(states, space, states[0] if self.restart else states[-1])
+        # Of a long run not every epoch is recorded: the last may be missing.
+        self._fit(states, space, states[0] if self.restart else space.snapshot())
         assert self.frame_ is not None
         space.assign(self.frame_.base)
         # Momenta of the run before point out of the subspace.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eegtensor._check import check_option
+from eegtensor._check import check_count, check_number, check_option, fail
 
 # Value and gradient at coefficients; the gradient may be left out.
 Function = Callable[[Tensor, bool], tuple[float, Tensor | None]]
@@ -70,6 +70,11 @@ def bfgs(
     TPAMI 2023.
     """
     check_option("search", search, _SEARCHES)
+    check_count("n_steps", n_steps, least=0)
+    check_count("n_trials", n_trials)
+    for name, value in (("shrink", shrink), ("decrease", decrease)):
+        if not check_number(name, value, above=0.0) < 1:
+            fail(f"{name}={value}", fix="give a number between 0 and 1")
     a = start.detach().double().clone()
     value, g = function(a, True)
     assert g is not None

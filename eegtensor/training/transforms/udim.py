@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from eegtensor._check import check_option, fail
+from eegtensor._check import check_number, check_option, fail
 from eegtensor.training.batch import UNLABELLED, Batch, labels_of
 from eegtensor.training.objectives.headmoments import check_linear
-from eegtensor.training.perturbations.moves import Move
+from eegtensor.training.perturbations.moves import Move, ascent
 from eegtensor.training.perturbations.places import PLACES, Trials, frozen
 from eegtensor.training.perturbations.scales import units
 
@@ -71,9 +71,11 @@ class UDIM:
         start: float = 0.2,
         at: str = "auto",
     ) -> None:
-        if weight < 0 or not rho > 0 or (eps is not None and eps < 0):
-            fail(f"weight={weight}, rho={rho}, eps={eps}", fix="give positive numbers")
-        if not 0 <= start < 1:
+        check_number("weight", weight, least=0.0)
+        check_number("rho", rho, above=0.0)
+        if eps is not None:
+            check_number("eps", eps, least=0.0)
+        if not check_number("start", start, least=0.0) < 1:
             fail(f"start={start}", fix="give a share of the epochs below 1")
         self.weight, self.eps, self.rho, self.start = weight, eps, rho, start
         self.at = check_option("at", at, PLACES)
@@ -121,9 +123,7 @@ class UDIM:
             name: torch.zeros_like(p) if g is None else g
             for (name, p), g in zip(leaves.items(), up, strict=True)
         }
-        tangent = space.rgrad(flat)
-        factor = self.rho / space.norm(tangent).clamp_min(1e-30)
-        move = Move(space, space.scale(tangent, factor))
+        move = Move(space, ascent(space, space.rgrad(flat), self.rho))
         try:
             move.apply()
             there = Trials(context.network, batch, self.at)

@@ -69,6 +69,34 @@ def test_the_three_draws_are_those_of_the_paper():
     torch.testing.assert_close(new, by_hand(other, seed, spreads(other)))
 
 
+def test_the_released_code_adds_a_millionth_under_every_root():
+    """Its equations, rewritten; the option alone follows them."""
+    x = signals().float()
+    mu = x.mean(2, keepdim=True)
+    s = (x.var(2, keepdim=True) + 1e-6).sqrt()
+    start = [(part.var(0, keepdim=True) + 1e-6).sqrt() for part in (mu, s)]
+    for want in (ADVERSARIAL, UNCERTAIN):
+        new, seed = drawn(AdvStyle(compat="released"), x, want)
+        g = torch.Generator().manual_seed(seed)
+        torch.rand((), generator=g)
+        e1, e2 = (torch.randn(mu.shape, generator=g) for _ in range(2))
+        theirs = (x - mu) / s * (s + e2 * start[1]) + mu + e1 * start[0]
+        torch.testing.assert_close(new, theirs, rtol=0, atol=1e-6)
+        plain, _ = drawn(AdvStyle(), x, want)
+        assert 1e-6 < (plain - theirs).abs().max() < 1e-3
+
+
+def test_volts_and_microvolts_have_the_same_styles():
+    x = signals()
+    for want in (ADVERSARIAL, UNCERTAIN):
+        new, _ = drawn(AdvStyle(), x, want)
+        small, _ = drawn(AdvStyle(), 1e-6 * x, want)
+        torch.testing.assert_close(1e6 * small, new)
+        # Not so with the constant of the released code.
+        theirs, _ = drawn(AdvStyle(compat="released"), 1e-6 * x, want)
+        assert (1e6 * theirs - new).abs().max() > 1.0
+
+
 def test_dsu_and_mixstyle():
     x = signals()
     new, seed = drawn(AdvStyle("dsu"), x, (0.5, 1))
@@ -218,6 +246,8 @@ def test_a_network_of_matrices():
 def test_mistakes():
     with pytest.raises(EEGTensorError, match="most=0"):
         AdvStyle(most=0)
+    with pytest.raises(EEGTensorError, match="compat"):
+        AdvStyle(compat="paper")
     with pytest.raises(EEGTensorError, match="kind"):
         AdvStyle("style")
     g = torch.Generator()

@@ -148,3 +148,18 @@ def test_mistakes():
         SubjectDRO(3, nu=2)
     with pytest.raises(EEGTensorError, match="without domains"):
         call(SubjectDRO(2), network(), Batch(torch.ones(2, 4), torch.tensor([0, 1])))
+
+
+def test_running_means_keep_their_share_of_the_past():
+    net = network()
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(12, 4, generator=g), torch.arange(12) % 2
+    data = Batch(x, y, torch.arange(12) // 6)
+    method = SubjectDRO(2, momentum=0.7, n_features=16)
+    seen = []
+    for scale in (1.0, 3.0):
+        batch = Batch(scale * x, y, data.domain)
+        call(method, net, batch)
+        loss = cross_entropy(net(batch.x), y, reduction="none").detach().double()
+        seen.append(torch.stack([loss[:6].mean(), loss[6:].mean()]))
+    torch.testing.assert_close(method.losses, 0.7 * seen[0] + 0.3 * seen[1])

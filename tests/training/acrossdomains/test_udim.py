@@ -188,3 +188,35 @@ def test_mistakes():
         UDIM(rho=0)
     with pytest.raises(EEGTensorError, match="start=1"):
         UDIM(start=1)
+
+
+def test_unlabelled_trials_have_no_say():
+    net, batch = problem()
+    y = batch.y.clone()
+    y[::3] = -1
+    known = torch.nonzero(y >= 0).flatten()
+    with_all, alone = Batch(batch.x, y), batch.pick(known)
+    g = torch.Generator().manual_seed(1)
+    d = torch.randn(batch.x.shape, generator=g, dtype=torch.float64)
+    trials, few = (Trials(Network(net), b) for b in (with_all, alone))
+    # Displacements are in standard deviations of a batch.
+    same = d[known] * batch.x.std(0, correction=0) / alone.x.std(0, correction=0)
+    found = inconsistency(trials, d, net[-1])
+    torch.testing.assert_close(found, inconsistency(few, same, net[-1]))
+    none = Trials(Network(net), Batch(batch.x, torch.full_like(y, -1)))
+    assert float(inconsistency(none, d, net[-1])) == 0.0
+
+
+def test_it_looks_at_the_trials_as_they_came_and_goes_the_usual_way():
+    net, batch = problem()
+    moved = Batch(batch.x + 3.0, batch.y)
+    context = StepContext(Network(net), None, moved)
+    context.clean = batch
+    plain = StepContext(Network(net), None, batch)
+    found = UDIM(start=0.0)({}, context)
+    for name, g in UDIM(start=0.0)({}, plain).items():
+        assert torch.equal(found[name], g)
+    with frozen(net):
+        d = UDIM().unknown(plain, batch)
+    half = Trials(Network(net), batch).usual_distance() / 2
+    torch.testing.assert_close(d.norm(dim=1), half.expand(12))

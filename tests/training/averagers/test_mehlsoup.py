@@ -179,3 +179,29 @@ def test_mistakes():
     for options in ({"models": 1}, {"data": "test"}, {"epochs": 0}):
         with pytest.raises(EEGTensorError):
             MEHLSoup(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"models": 2.5}, {"rounds": 0}, {"block_size": -1}, {"lr": -1}, {"by_layer": 2}],
+    ids=str,
+)
+def test_mistakes_are_told_before_the_run(options):
+    with pytest.raises(EEGTensorError, match="What to do"):
+        MEHLSoup(**options)
+
+
+def test_later_batches_of_models_start_at_the_soup_of_the_earlier():
+    net, data, g = regression()
+    states = [{"weight": torch.randn(1, 4, generator=g).double()} for _ in range(6)]
+    _, found = learn(states, net, data, models=3, lr=0.0, epochs=1)
+    # Without a rate nothing moves: it is the mean of the batch drawn first.
+    first = torch.randperm(6, generator=torch.Generator().manual_seed(0))[:3]
+    mean = torch.stack([states[i]["weight"] for i in first]).mean(dim=0)
+    torch.testing.assert_close(found["weight"], mean)
+
+
+def test_a_block_as_large_as_the_size_takes_in_the_next_leaf():
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    blocks = MEHLSoup(by_layer=True, block_size=3).blocks(ParamSpace(net))
+    assert blocks == [["0.weight"], ["0.bias", "1.weight"], ["1.bias"]]

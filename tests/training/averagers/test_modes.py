@@ -48,3 +48,9 @@ def test_mistakes(toy):
         ModeEnsemble([])
     with pytest.raises(EEGTensorError, match="no 'tail'"):
         ModeEnsemble.of_states(toy(), [{"tail": torch.zeros(1)}])
+
+
+def test_one_member_has_no_spread(toy, trials):
+    data, ensemble = trials(), ModeEnsemble([toy()])
+    with pytest.raises(EEGTensorError, match="no spread"):
+        ensemble.spread(data.x, data.domain)

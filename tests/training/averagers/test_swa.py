@@ -9,7 +9,9 @@ from torch import nn
 from eegtensor import EEGTensorError
 from eegtensor.geometry import frechet_mean
 from eegtensor.training import (
+    BestWeights,
     CrossEntropy,
+    EarlyStopping,
     ParamSpace,
     ShuffleSampler,
     make_optimizer,
@@ -158,3 +160,23 @@ def test_mistakes():
     ):
         with pytest.raises(EEGTensorError, match="What to do"):
             call()
+
+
+def test_the_best_epoch_does_not_take_the_place_of_the_average(toy, trials):
+    for callback in (BestWeights("train_loss"), EarlyStopping("train_loss")):
+        with pytest.raises(EEGTensorError, match="average"):
+            fit(toy(), trials(), SWA(), callback, epochs=2)
+
+
+def test_ema_of_its_first_weights_by_hand(toy):
+    net, averager = toy(dtype=torch.float64), EMA(decay=0.3)
+    wanted = None
+    for t in range(6):
+        with torch.no_grad():
+            net.head.bias.fill_(float(t * t))
+        averager.observe(net, t + 1)
+        # The first is taken whole; then min(0.3, 2/11), 3/12, 4/13 = .3077, ...
+        keep = min(0.3, (1 + t) / (10 + t))
+        wanted = 0.0 if t == 0 else keep * wanted + (1 - keep) * t * t
+        found = averager.states[0]["head.bias"]
+        torch.testing.assert_close(found, torch.full((2,), wanted).double())

@@ -20,6 +20,8 @@ from eegtensor.training import (
     train,
 )
 from eegtensor.training.averagers import TWA
+from eegtensor.training.averagers._learning import _gradient
+from eegtensor.training.objectives import WeightedSum
 
 
 def logistic(n=200, seed=0):
@@ -151,3 +153,109 @@ def test_mistakes():
     for options in ({"epochs": 0}, {"lr": -1.0}, {"data": "test"}):
         with pytest.raises(EEGTensorError):
             TWA(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 2.5},
+        {"epochs": True},
+        {"momentum": 1.5},
+        {"momentum": -0.1},
+        {"batch_size": 0},
+        {"weight_decay": -1.0},
+        {"every": 2.5},
+        {"limit": 2.5},
+        {"keep_best": "yes"},
+        {"start": "half"},
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_before_the_run(options):
+    with pytest.raises(EEGTensorError, match="What to do"):
+        TWA(**options)
+
+
+def test_defaults_are_the_published_ones():
+    net, data = logistic()
+    space, g = ParamSpace(net), torch.Generator().manual_seed(1)
+    averager, seen = TWA().use(Network(net)), {}
+
+    def learn(frame, start, data, make_optimizer, **options):
+        seen.update(options, group=make_optimizer([start]).param_groups[0])
+        return start
+
+    averager._learner.learn = learn
+    averager.merge([space.random_tangent(g) for _ in range(3)], space, data)
+    assert seen["group"]["lr"] == 2.0 and seen["group"]["momentum"] == 0.9
+    assert seen["batch_size"] == 128 and seen["weight_decay"] == 1e-5
+    rates = [seen["schedule"](epoch * 7, 70) for epoch in range(10)]
+    # Milestones at 10 / 2 and at int(7.5 + 0.9), as in the authors' code.
+    assert rates == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
+
+
+def test_it_learns_on_validation_trials_where_it_is_told_to():
+    net, data = logistic()
+    valid = data.pick(torch.arange(0, 200, 4))
+    space, g = ParamSpace(net), torch.Generator().manual_seed(1)
+    states = [space.random_tangent(g) for _ in range(4)]
+
+    def merged(where, trials, validation=None):
+        setup = Setup(net, data, validation=validation)
+        averager = build(f"twa(data={where!r}, epochs=2, lr=0.1)", "averager", setup)
+        return flat(averager.use(Network(net)).merge(states, space, trials), space)
+
+    by_train, by_valid = merged("train", data), merged("train", valid)
+    assert not torch.equal(by_train, by_valid)
+    for where in ("auto", "validation"):
+        assert torch.equal(merged(where, data, valid), by_valid)
+    assert torch.equal(merged("train", data, valid), by_train)
+    assert torch.equal(merged("auto", data), by_train)
+
+
+def test_statistics_are_those_of_the_mixture_and_all_is_put_back():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    net, (_, data) = net.double(), logistic()
+    space, g = ParamSpace(net), torch.Generator().manual_seed(1)
+    states = [space.random_tangent(g) for _ in range(3)]
+    net(data.x).sum().backward()
+    gradients = [p.grad for p in net.parameters()]
+    found = []
+    for far in (0.0, 100.0):
+        net[1].running_mean.fill_(far)
+        before = {n: v.clone() for n, v in net.state_dict().items()}
+        averager = TWA(epochs=2, lr=0.1, keep_best=False).use(Network(net))
+        found.append(flat(averager.merge(states, space, data), space))
+        for n, v in net.state_dict().items():
+            assert torch.equal(v, before[n]), n
+    assert torch.equal(*found), "statistics before have no say"
+    for p, grad in zip(net.parameters(), gradients, strict=True):
+        assert p.grad is grad
+
+
+def test_decay_is_of_euclidean_weights_alone(toy, trials):
+    net, data = (
+        toy(dtype=torch.float64, dropout=0.0).eval(),
+        trials(dtype=torch.float64),
+    )
+    space, g = ParamSpace(net), torch.Generator().manual_seed(1)
+    here = space.snapshot()
+    states = [
+        space.retract(space.scale(space.random_tangent(g), 0.1)) for _ in range(4)
+    ]
+    frame = TWA().frame(states, space)
+    space.assign(frame.base)
+    start = torch.zeros(len(frame), dtype=torch.float64)
+    network, loss = Network(net), WeightedSum(CrossEntropy())
+    with_decay, without = (
+        _gradient(network, loss, frame, start, data, decay) for decay in (0.5, 0.0)
+    )
+    flat_leaves = [n for n, a in space.adapters.items() if a.name == "euclidean"]
+    wanted = sum(
+        frame.directions[n].flatten(1) @ (0.5 * frame.base[n]).flatten()
+        for n in flat_leaves
+    )
+    torch.testing.assert_close(with_decay - without, wanted)
+    assert {"frame", "shape"} == set(here) - set(flat_leaves)

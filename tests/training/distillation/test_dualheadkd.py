@@ -141,3 +141,26 @@ def test_by_name_and_where_trials_have_no_class(toy, trials):
 def test_teachers_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="teacher"):
         DualHeadKD(bad, 3, 2)
+
+
+def test_alignment_is_of_the_weighted_losses():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).double()
+    x, y = torch.randn(9, 4).double(), torch.arange(9) % 2
+    weight = torch.arange(1.0, 10.0).double()
+    data = Batch(x, y, index=torch.arange(9), weight=weight)
+    plain = DualHeadKD(6.0 * nn.functional.one_hot(1 - y, 2).double(), 3, 2).double()
+    with torch.no_grad():
+        plain.head[0].load_state_dict(net[1].state_dict())
+    shared = list(net[0].parameters())
+
+    def gradient(objective):
+        context = context_of(net, data, objective)
+        loss = objective(net, data, context.outputs, context)
+        found = torch.autograd.grad((loss * weight).mean(), shared)
+        return torch.cat([g.flatten() for g in found])
+
+    kd, task = gradient(plain), gradient(CrossEntropy())
+    assert kd @ task < 0
+    plain.align = True
+    torch.testing.assert_close(gradient(plain), kd - (kd @ task) / (task @ task) * task)

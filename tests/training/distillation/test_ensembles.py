@@ -14,6 +14,7 @@ from eegtensor.training import Batch, CrossEntropy, Setup, build, make_plugs, tr
 from eegtensor.training.evaluation import evaluate
 from eegtensor.training.network import Network
 from eegtensor.training.objectives import MEALV2, SoftHardKD, teacher_share
+from eegtensor.training.objectives._teachers import trained_teachers
 from eegtensor.training.protocols import StepContext
 
 
@@ -171,3 +172,30 @@ def test_by_name_with_rho_from_validation(toy, trials):
         plugs = make_plugs(setup, objective=name)
         train(net, data, epochs=2, validation=valid, **plugs)
         assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_soft_targets_have_the_temperature_and_its_square():
+    net, data = small(0), task(12)
+    data = data.pick(torch.arange(12))
+    # A teacher that is right: its share counts in full.
+    table = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    table = table + 9.0 * F.one_hot(data.y, 3)
+    net.train()
+    got = loss_of(SoftHardKD(table, 1.0, temperature=3.0), net, data)
+    own = (net(data.x) / 3).log_softmax(1)
+    torch.testing.assert_close(got, -9.0 * ((table / 3).softmax(1) * own).sum(1))
+
+
+def test_teachers_by_name_differ_from_one_another_and_learn_by_other_seeds():
+    data = task(60)
+    setup = Setup(small(0), data, n_classes=3, epochs=2, batch_size=10, lr=0.01)
+    one, two = trained_teachers(setup, 2)
+    own = fit_like(copy.deepcopy(setup.model), setup)
+    for a, b in ((one, two), (one, own), (two, own)):
+        assert not torch.equal(a[0].weight, b[0].weight)
+
+
+def fit_like(net, setup):
+    plugs = make_plugs(Setup(**{**vars(setup), "model": net}))
+    train(net, setup.data, epochs=setup.epochs, random_state=setup.seed, **plugs)
+    return net

@@ -137,3 +137,34 @@ def test_domains_reach_the_stages_that_take_them(toy, trials):
     assert torch.equal(got, net2(data.x, data.domain))
     with pytest.raises(EEGTensorError, match="one a stage"):
         assemble([net], [], data, lambda m, o: None)
+
+
+def test_linear_layers_are_drawn_from_the_seed_and_teachers_stay():
+    torch.manual_seed(0)
+    meta, data = meta_stages(), task(60)
+    teachers = [layer(12, 10), layer(10, 10), nn.Linear(10, 3)]
+    kept = copy.deepcopy([t.state_dict() for t in teachers])
+    ends = []
+    for seed in (0, 0, 1):
+        targets = [layer(12, 6), layer(6, 6), nn.Linear(6, 3)]
+        torch.manual_seed(9)
+        for p in nn.ModuleList(targets).parameters():
+            nn.init.constant_(p, 0.1)
+        # What was drawn before must not matter.
+        torch.rand(len(ends) + 1)
+        before = torch.get_rng_state()
+        whole = assemble(
+            meta,
+            targets,
+            data,
+            lambda m, o: None,
+            teachers=teachers,
+            random_state=seed,
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        ends.append(whole.state_dict())
+    for t, k in zip(teachers, kept, strict=True):
+        assert all(torch.equal(v, k[n]) for n, v in t.state_dict().items())
+        assert all(p.requires_grad for p in t.parameters())
+    assert all(torch.equal(v, ends[1][n]) for n, v in ends[0].items())
+    assert any(not torch.equal(v, ends[2][n]) for n, v in ends[0].items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -124,3 +126,11 @@ def test_mistakes():
         CompSum(tau=-1)
     with pytest.raises(EEGTensorError, match="rho=0"):
         CompSum(rho=0)
+
+
+def test_beside_cross_entropy_the_series_is_exact():
+    z, y = torch.tensor([[0.0, 5.0]], dtype=torch.float64), torch.tensor([0])
+    s = math.log1p(math.exp(5.0))
+    for away in (1e-5, -1e-5, 1.9e-5):
+        wanted = math.expm1(-away * s) / -away
+        assert float(comp_sum(z, y, 1 + away)[0]) == pytest.approx(wanted, rel=5e-12)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from eegtensor import EEGTensorError
-from eegtensor.training import Batch, ShuffleSampler, train
+from eegtensor.training import Batch, Network, ShuffleSampler, StepContext, train
 from eegtensor.training.objectives import (
     DecoupledContrastive,
     GroupOrder,
@@ -239,3 +239,59 @@ def test_mistakes(call):
         GroupOrder(n_negatives=0)
     with pytest.raises(EEGTensorError, match="temperature=0"):
         DecoupledContrastive(temperature=0)
+
+
+def test_group_order_compares_within_people_with_others_held_fixed():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(7, 4, generator=g, dtype=torch.float64)
+    batch = Batch(x, None, torch.tensor([0, 0, 0, 1, 1, 1, 2]))
+
+    def context():
+        generator = torch.Generator().manual_seed(2)
+        return StepContext(
+            Network(net, keeps_features=True), None, batch, generator=generator
+        )
+
+    got = GroupOrder(n_negatives=2)(net, batch, None, context())
+    first, second = (F.normalize(z) for z in Views()(batch, context()))
+    wanted = torch.zeros(7, dtype=torch.float64)
+    for a, b in ((first, second.detach()), (second, first.detach())):
+        for i in range(7):
+            others = [j for j in range(7) if j != i]
+            same = [bool(batch.domain[i] == batch.domain[j]) for j in others]
+            cosines = torch.stack([a[i] @ a[j].detach() for j in others])
+            cosines = cosines.where(torch.tensor(same), -1.0)
+            negative = cosines.sort().values[None, -2:]
+            loss = group_order((a[i] @ b[i]).reshape(1, 1), negative)
+            wanted = wanted + loss * torch.eye(7, dtype=torch.float64)[i] / 2
+    torch.testing.assert_close(got, wanted)
+    weights = list(net.parameters())[:2]
+    for one, two in zip(
+        torch.autograd.grad(got.sum(), weights),
+        torch.autograd.grad(wanted.sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two)
+
+
+def test_features_of_the_steps_own_pass_are_kept():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    batch = Batch(torch.randn(6, 4))
+    network = Network(net, keeps_features=True)
+    context = StepContext(network, None, batch, generator=torch.Generator())
+    network(batch)
+    own = context.features
+    first, second = Views()(batch, context)
+    assert context.features is own
+    assert not torch.equal(first, second) and not torch.equal(first, own)
+
+
+def test_both_views_start_from_the_same_statistics(toy, trials):
+    net, data = toy(dropout=0.0), trials(24)
+    network = Network(net, keeps_features=True)
+    context = StepContext(network, None, data, generator=torch.Generator())
+    first, second = Views(noise=0.0, drop=0.0, amplitude=0.0)(data, context)
+    assert torch.equal(first, second)

@@ -130,3 +130,11 @@ def test_mistakes():
         LogitAdjusted(batches=None)
     with pytest.raises(EEGTensorError, match="tau=-1"):
         LogitAdjusted(tau=-1)
+
+
+def test_a_class_that_no_training_trial_has_keeps_a_finite_logit(call):
+    z, y = torch.zeros(2, 2, dtype=torch.float64), torch.tensor([0, 1])
+    objective = LogitAdjusted(batches=None, counts=torch.tensor([5.0, 0.0]))
+    loss = call(objective, z, y)
+    wanted = torch.tensor([1 + 2e-7, 1 + 5e6], dtype=torch.float64).log()
+    torch.testing.assert_close(loss, wanted, rtol=1e-6, atol=1e-12)

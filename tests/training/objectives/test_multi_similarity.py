@@ -215,3 +215,12 @@ def test_mistakes():
         UNPG(scale=0)
     with pytest.raises(EEGTensorError, match="alpha=nan"):
         MultiSimilarity(alpha=math.nan)
+
+
+def test_copies_of_a_trial_are_no_positives(call):
+    h = torch.tensor([[1.0, 0, 0], [2, 0, 0], [1, 0.2, 0], [0, 1, 1]]).double()
+    y = torch.tensor([0, 0, 1, 1])
+    got = call(MultiSimilarity(), torch.zeros(4, 2), y, features=h)
+    torch.testing.assert_close(got, by_hand(h, y))
+    # Nothing else is of their class, though a negative is all but as near.
+    assert not got[:2].any()

@@ -7,16 +7,25 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from eegtensor import EEGTensorError
-from eegtensor.training import Batch, Setup, ShuffleSampler, build, train
+from eegtensor.training import (
+    Batch,
+    Setup,
+    ShuffleSampler,
+    build,
+    refit_statistics,
+    train,
+)
+from eegtensor.training.network import features_of
 from eegtensor.training.objectives import (
     AggregateResponses,
     BeliefProportions,
     CrossEntropy,
 )
-from eegtensor.training.objectives._beliefs import ising_beliefs, nearest_pairs
+from eegtensor.training.objectives._beliefs import bag_beliefs, nearest_pairs
 
 
 def test_rho_one_is_the_loss_of_instances(call):
@@ -101,27 +110,50 @@ def brute_force(bag, count, strength, pairs, weights):
     return ones / total
 
 
-def test_beliefs_are_exact_on_a_tree():
-    bag = torch.tensor([0, 0, 1, 1, 2, 3, 3])
-    count = torch.tensor([1.0, 2.0, 0.0, 1.0], dtype=torch.float64)
-    strength = torch.tensor([0.5, 0.8, 1.0, 0.3], dtype=torch.float64)
-    pairs = torch.tensor([[1, 3, 4], [2, 4, 5]])
-    weights = torch.tensor([0.7, 0.4, 1.1], dtype=torch.float64)
-    args = (bag, count, strength, pairs, weights)
-    got = ising_beliefs(*args, n_iterations=100)
-    torch.testing.assert_close(got, brute_force(*args), rtol=0, atol=1e-10)
+TREES = [
+    ([0, 0, 1, 1, 2, 3, 3], [1.0, 2.0, 0.0, 1.0], [[1, 3, 4], [2, 4, 5]]),
+    # A bag of five and one of four are one factor each, not the loops of its pairs.
+    ([2, 0, 0, 1, 0, 1, 1, 0, 1, 0], [3.5, 1.0, 1.0], [[1, 0], [3, 2]]),
+]
 
 
-def test_beliefs_are_near_on_bags_with_loops():
+@pytest.mark.parametrize(("bag", "count", "pairs"), TREES, ids=["small", "large"])
+@pytest.mark.parametrize("strong", [0.2, 1.0, 5.0])
+def test_beliefs_are_exact_on_a_tree_of_bags_and_pairs(bag, count, pairs, strong):
+    strength = strong * torch.tensor([0.5, 0.8, 1.0, 0.3])[: len(count)].double()
+    weights = torch.tensor([0.7, 0.4, 1.1])[: len(pairs[0])].double()
+    args = (
+        torch.tensor(bag),
+        torch.tensor(count).double(),
+        strength,
+        torch.tensor(pairs),
+        weights,
+    )
+    got = bag_beliefs(*args, n_iterations=100)
+    torch.testing.assert_close(got, brute_force(*args), rtol=0, atol=1e-8)
+
+
+def test_large_bags_have_their_count():
+    """Without neighbours every label has the share; far counts do not overflow."""
+    n = 300
+    bag, none = torch.zeros(n).long(), torch.zeros(2, 0).long()
+    for count in (0.0, 130.0, 300.0):
+        one = torch.tensor([count]).double()
+        p = bag_beliefs(bag, one, 1e3 + 0 * one, none, torch.zeros(0).double())
+        torch.testing.assert_close(p, (one / n).expand(n), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("strong", [1 / 6, 1.0])
+def test_beliefs_are_near_on_graphs_with_loops(strong):
     g = torch.Generator().manual_seed(0)
     bag = torch.arange(12) // 6
     count = torch.tensor([1.0, 5.0], dtype=torch.float64)
-    strength = torch.full((2,), 1 / 6, dtype=torch.float64)
+    strength = torch.full((2,), strong, dtype=torch.float64)
     pairs, weights = nearest_pairs(
-        torch.nn.functional.normalize(torch.randn(12, 3, generator=g)).double(), 2
+        F.normalize(torch.randn(12, 3, generator=g)).double(), 2
     )
     args = (bag, count, strength, pairs, 0.3 * weights)
-    assert (ising_beliefs(*args) - brute_force(*args)).abs().max() < 0.1
+    assert (bag_beliefs(*args) - brute_force(*args)).abs().max() < 0.05
 
 
 def test_bags_of_one_trial_return_the_labels():
@@ -134,14 +166,21 @@ def test_bags_of_one_trial_return_the_labels():
     assert torch.equal(objective.labels, y)
 
 
-def bags_of(seed, n_bags=20, size=32):
-    """Two classes, bags of 32 whose share of the second differs from bag to bag."""
+def bags_of(seed, n_bags=40, size=16, n_clusters=2):
+    """Bags of 16 whose share of the second class differs from bag to bag.
+
+    Two normal clouds, or clusters whose classes alternate.
+    """
     g = torch.Generator().manual_seed(seed)
     bag = torch.arange(n_bags * size) // size
     share = torch.rand(n_bags, generator=g)[bag]
     y = (torch.rand(len(bag), generator=g) < share).long()
     x = torch.randn(len(bag), 8, generator=g)
-    x[:, 0] += 2.4 * (y - 0.5)
+    if n_clusters == 2:
+        x[:, 0] += 2.4 * (y - 0.5)
+    else:
+        centre = 4.0 * F.normalize(torch.randn(n_clusters, 8, generator=g), dim=1)
+        x += centre[2 * torch.randint(n_clusters // 2, y.shape, generator=g) + y]
     # Only counts are to matter: labels in another order within their bag.
     shuffled = y.clone()
     for b in range(n_bags):
@@ -150,36 +189,48 @@ def bags_of(seed, n_bags=20, size=32):
     return x, y, shuffled, bag
 
 
-def learned(objectives, seed):
-    x, y, shuffled, bag = bags_of(seed)
+def learned(objectives, seed, n_clusters):
+    """Accuracy of the network and of the pseudo-labels on the trials of bags."""
+    x, y, shuffled, bag = bags_of(seed, n_clusters=n_clusters)
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
     data = Batch(x, shuffled, bag)
-    setup = Setup(net, data, epochs=12)
+    setup = Setup(net, data, epochs=30, batch_size=64, domains_per_batch=4)
+    plugs = [build(name, "objective", setup) for name in objectives]
     train(
         net,
         data,
-        objective=[build(name, "objective", setup) for name in objectives],
+        objective=plugs,
         optimizer=torch.optim.Adam(net.parameters(), lr=3e-3),
-        sampler=ShuffleSampler(len(x), batch_size=64),
-        epochs=12,
+        sampler=build("domain-balanced", "sampler", setup),
+        epochs=30,
     )
-    return float((net(x).argmax(dim=1) == y).float().mean())
+    labels = getattr(plugs[0][1], "labels", y)
+    return [float((found == y).float().mean()) for found in (net(x).argmax(1), labels)]
 
 
 @pytest.mark.slow
 def test_trials_are_told_apart_by_counts_alone():
-    scores = {}
-    for names in (
-        ("cross-entropy",),
-        ("aggregate",),
-        ("belief-proportions", "0.5 * aggregate"),
-    ):
-        scores[names] = sum(learned(names, seed) for seed in range(3)) / 3
-    # Labels at random within their bag are what cross entropy has of them. Here the
-    # loss of bags alone is the best of the three.
-    plain, bags, beliefs = scores.values()
-    assert beliefs > plain + 0.03 and bags > plain + 0.03, scores
+    """2 classes, bags of 16: accuracy on trials against the loss of whole bags.
+
+    Of two normal clouds a linear network that fits the shares of bags is all that
+    features can tell, and no network gets above it (measured: .885 after the loss of
+    bags and .883 after belief propagation); the marginals know the bag beside the
+    features and do. Of clusters the network gets better too.
+    """
+    for n_clusters in (2, 8):
+        scores = [
+            torch.tensor([learned(names, s, n_clusters) for s in range(6)]).mean(0)
+            for names in (
+                ("cross-entropy",),
+                ("aggregate(rho=0.0)",),
+                ("belief-proportions", "0.5 * aggregate"),
+            )
+        ]
+        (plain, _), (bags, _), (net, labels) = [s.tolist() for s in scores]
+        assert bags > plain + 0.03 and net > plain + 0.03, scores
+        assert labels > bags + (0.0 if n_clusters == 2 else 0.01), scores
+        assert net > bags + (-0.01 if n_clusters == 2 else 0.01), scores
 
 
 def test_by_name_it_knows_the_proportions_of_whole_bags(call):
@@ -228,9 +279,11 @@ def test_relabelling_leaves_the_network_as_it_was(toy, trials, equal):
     objective = BeliefProportions(data)
     objective.relabel(net)
     assert equal(kept, dict(net.state_dict())) and net.training
-    # 64 trials of four domains whose classes are told by two of eight inputs.
-    agree = (objective.labels == data.y).float().mean()
-    assert agree > 0.5
+    # Its labels are those of features in statistics that fit the weights.
+    other = toy()
+    refit_statistics(other, data)
+    p = objective.beliefs(features_of(other.eval(), data).double())
+    assert torch.equal(objective.labels, (p > 0.5).long())
 
 
 def test_mistakes(call):

@@ -195,23 +195,31 @@ def test_dropout_is_no_attack(call):
 
 @pytest.mark.slow
 def test_it_is_as_robust_as_training_on_attacked_trials():
-    """TOY-SPD tangent vectors, one network each, PGD-50 of radius 1."""
+    """TOY-SPD tangent vectors, four populations, PGD-50 of radius 1.
+
+    nu = 0.3 is what a held-out source person of these found best among .1 to 1 (clean
+    .859 and attacked .550, where training on attacked trials has .853 and .550). The
+    certified nu = 1 is no choice for accuracy: clean .584.
+    """
     import numpy as np
     from _toy_spd import toy_people
 
-    X, Y = [], []
-    for C, y in toy_people(0, n_people=6, n_last=80):
-        w, V = np.linalg.eigh(C)
-        L = np.einsum("nij,nj,nkj->nik", V, np.log(w), V)
-        X.append((L - L.mean(axis=0))[:, *np.triu_indices(8)])
-        Y.append(y)
-    x = torch.as_tensor(np.concatenate(X[:4]), dtype=torch.float32)
-    y = torch.as_tensor(np.concatenate(Y[:4]))
-    x_test = torch.as_tensor(np.concatenate(X[4:]), dtype=torch.float32)
-    y_test = torch.as_tensor(np.concatenate(Y[4:]))
-    scale = x.std(dim=0, correction=0)
+    def population(seed):
+        X, Y = [], []
+        for C, y in toy_people(seed, n_people=6, n_last=80):
+            w, V = np.linalg.eigh(C)
+            L = np.einsum("nij,nj,nkj->nik", V, np.log(w), V)
+            X.append((L - L.mean(axis=0))[:, *np.triu_indices(8)])
+            Y.append(y)
+        return [
+            (
+                torch.as_tensor(np.concatenate(X[some]), dtype=torch.float32),
+                torch.as_tensor(np.concatenate(Y[some])),
+            )
+            for some in (slice(0, 4), slice(4, 6))
+        ]
 
-    def pgd(net, x, y, steps, eps=1.0):
+    def pgd(net, x, y, scale, steps, eps=1.0):
         d = torch.zeros_like(x)
         for _ in range(steps):
             d.requires_grad_()
@@ -224,28 +232,37 @@ def test_it_is_as_robust_as_training_on_attacked_trials():
     class Attacked:
         per_trial = True
 
+        def __init__(self, scale):
+            self.scale = scale
+
         def __call__(self, model, batch, outputs, context):
-            worst = pgd(model, batch.x, batch.y, 10)
+            worst = pgd(model, batch.x, batch.y, self.scale, 10)
             return F.cross_entropy(model(worst), batch.y, reduction="none")
 
-    def scores(objective):
-        torch.manual_seed(0)
+    def scores(seed, make):
+        (x, y), (x_test, y_test) = population(seed)
+        scale = x.std(dim=0, correction=0)
+        torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(36, 32), nn.ReLU(), nn.Linear(32, 2))
         train(
             net,
             Batch(x, y),
-            objective=objective,
+            objective=make(scale),
             optimizer=make_optimizer(net, "adamw", lr=3e-3),
             sampler=ShuffleSampler(len(x), batch_size=80),
             epochs=40,
         )
         clean = (net(x_test).argmax(dim=1) == y_test).float().mean()
-        worst = pgd(net, x_test, y_test, 50)
+        worst = pgd(net, x_test, y_test, scale, 50)
         return float(clean), float((net(worst).argmax(dim=1) == y_test).float().mean())
 
-    ours, theirs = scores(SmoothAdversarial(nu=0.5)), scores(Attacked())
+    ours, theirs = (
+        np.mean([scores(seed, make) for seed in range(4)], axis=0)
+        for make in (lambda scale: SmoothAdversarial(nu=0.3), Attacked)
+    )
+    # Asked: no more than two points less robust, and no less accurate.
     assert ours[1] > theirs[1] - 0.02, (ours, theirs)
-    assert ours[0] > theirs[0] - 0.02, (ours, theirs)
+    assert ours[0] >= theirs[0], (ours, theirs)
 
 
 def test_mistakes(call):

@@ -163,3 +163,14 @@ def test_mistakes():
         PNM(w, betas=(1.0, 1.0))
     with pytest.raises(EEGTensorError, match="lr=-1"):
         AdaPNM(w, lr=-1)
+    # Each has its own number of betas.
+    with pytest.raises(EEGTensorError, match="give 2 numbers"):
+        PNM(w, betas=(0.9, 0.999, 1.0))
+    with pytest.raises(EEGTensorError, match="give 3 numbers"):
+        AdaPNM(w, betas=(0.9, 1.0))
+    with pytest.raises(EEGTensorError, match="eps"):
+        AdaPNM(w, eps=-1e-8)
+    with pytest.raises(EEGTensorError, match="amsgrad"):
+        AdaPNM(w, amsgrad="no")
+    with pytest.raises(TypeError):
+        PNM(w, eps=1e-8)

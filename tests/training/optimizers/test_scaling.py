@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import geoopt
 import pytest
 import torch
 from torch import nn
 
 from eegtensor import EEGTensorError
+from eegtensor.geometry import SPD, sqrtm
 from eegtensor.training import Batch, CrossEntropy, Network, make_optimizer
 from eegtensor.training.optimizers.scaling import largest_curvature, scale_lr
 
@@ -97,3 +101,50 @@ def test_manifolds_stay_and_count(toy, trials):
     assert found.largest > 0
     assert all(torch.equal(before[n], v) for n, v in net.state_dict().items())
     assert net.training and make_optimizer(net)
+
+
+class Quadric(nn.Module):
+    """x'Ax / 2 on the sphere, or tr(AP) for SPD matrices P."""
+
+    def __init__(self, A, point, manifold):
+        super().__init__()
+        self.A = A
+        self.p = geoopt.ManifoldParameter(point, manifold=manifold)
+
+    def forward(self, x):
+        if self.p.shape[1] == 1:
+            return 0.5 * (self.p.mT @ self.A @ self.p).sum()
+        return (self.A * self.p).sum()
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_on_the_sphere_the_curvature_of_the_sphere_counts(i):
+    values = torch.tensor([1.0, 2.0, 5.0, 9.0]).double()
+    point = torch.eye(4).double()[:, i : i + 1].clone()
+    net = Quadric(torch.diag(values), point, geoopt.EuclideanStiefel())
+    found = largest_curvature(Network(net), Batch(torch.zeros(1, 1)), Value())
+    # At an eigenvector the Riemannian Hessian has the differences of eigenvalues.
+    wanted = float((values - values[i])[torch.arange(4) != i].max())
+    assert found.largest == pytest.approx(wanted, abs=1e-3)
+    assert found.lr_max == (pytest.approx(2 / wanted, rel=1e-3) if i < 3 else math.inf)
+
+
+def test_of_spd_matrices_it_is_that_along_geodesics():
+    g = torch.Generator().manual_seed(0)
+    A, P = (m @ m.mT + torch.eye(3) for m in torch.randn(2, 3, 3, generator=g).double())
+    net = Quadric(A, P.clone(), SPD())
+    found = largest_curvature(Network(net), Batch(torch.zeros(1, 1)), Value())
+    # exp_P(t u) = R expm(t s) R with R = P^1/2: the second derivative of tr(A .) along
+    # symmetric s of length one is tr(R A R s^2).
+    B = sqrtm(P) @ A @ sqrtm(P)
+    wanted = float(torch.linalg.eigvalsh(B)[-1])
+    assert found.largest == pytest.approx(wanted, rel=1e-3)
+
+
+def test_options_out_of_range():
+    net = Bowl(torch.ones(3).double())
+    for options in ({"n_iterations": 0}, {"step": 0.0}):
+        with pytest.raises(EEGTensorError, match="What to do"):
+            largest_curvature(
+                Network(net), Batch(torch.zeros(1, 1)), Value(), **options
+            )

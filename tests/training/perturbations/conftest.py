@@ -1,4 +1,4 @@
-"""One step of the loop on a small Euclidean network."""
+"""One step of the loop on a small Euclidean network, and on a quadratic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from eegtensor.training import Batch, CrossEntropy, Network, StepContext, WeightedSum
+from eegtensor.training import (
+    Batch,
+    CrossEntropy,
+    Network,
+    ShuffleSampler,
+    StepContext,
+    WeightedSum,
+    make_optimizer,
+    train,
+)
 from eegtensor.training.plugs import Plugs
 from eegtensor.training.step import take_step
 
@@ -69,6 +78,50 @@ def gradients_at(model, weights, batch):
     out = torch.func.functional_call(model, leaves, (batch.x,))
     loss = nn.functional.cross_entropy(out, batch.y)
     return list(torch.autograd.grad(loss, list(leaves.values())))
+
+
+class Quadratic(nn.Module):
+    """w'Hw / 2 of a matrix, or of a diagonal."""
+
+    def __init__(self, h, start):
+        super().__init__()
+        h = torch.as_tensor(h, dtype=torch.float64)
+        self.h = h if h.ndim == 2 else h.diag()
+        self.w = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+    def forward(self, x):
+        return 0.5 * self.w @ self.h @ self.w
+
+
+class Value:
+    per_trial = False
+
+    def __call__(self, model, batch, outputs, context):
+        return outputs
+
+
+def descend(model, perturbation, epochs=1, lr=0.1):
+    """Steps of SGD on the value that a model without trials returns; its weights."""
+    train(
+        model,
+        Batch(torch.zeros(1, 1)),
+        objective=Value(),
+        optimizer=make_optimizer(model, "sgd", lr=lr, weight_decay=0.0),
+        sampler=ShuffleSampler(1, batch_size=1),
+        epochs=epochs,
+        perturbation=perturbation,
+    )
+    return model.w.detach()
+
+
+@pytest.fixture
+def quadratic():
+    return Quadratic
+
+
+@pytest.fixture
+def fit():
+    return descend
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eegtensor import EEGTensorError
+from eegtensor.training import StepContext
 from eegtensor.training.perturbations import ARWP, MRWP, RWP
 
 
@@ -146,3 +147,17 @@ def test_mistakes():
         MRWP(beta=1.0)
     with pytest.raises(EEGTensorError, match="increase=-2"):
         ARWP(increase=-2)
+
+
+@pytest.mark.parametrize("make", [ARWP, MRWP])
+def test_noise_that_was_not_put_in_place_teaches_nothing(steps, batches, make):
+    """As where a pass before it fails: what is in .grad is no gradient of its own."""
+    method = make(sigma=0.2)
+    run = steps(method)
+    batch = batches(1)[0]
+    run.take(batch)
+    before = dict(method.state_dict()["sums"])
+    context = StepContext(run.network, run.loss, batch, 1, 2, run.generator)
+    method.sample(context).revert()
+    after = method.state_dict()["sums"]
+    assert all(torch.equal(before[n], after[n]) for n in before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eegtensor import EEGTensorError
-from eegtensor.training import Batch, ShuffleSampler, make_optimizer, train
+from eegtensor.training import ShuffleSampler, make_optimizer, train
 from eegtensor.training.perturbations import FSAM, SAM
 
 
@@ -73,36 +73,11 @@ def test_nothing_taken_away_is_sam_bit_for_bit(steps, batches):
     assert all(map(torch.equal, friendly.weights, plain.weights))
 
 
-class Quadratic(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
-
-    def forward(self, x):
-        return 0.5 * (self.w**2 * torch.tensor([1.0, 10.0])).sum()
-
-
-class Value:
-    per_trial = False
-
-    def __call__(self, model, batch, outputs, context):
-        return outputs
-
-
-def test_first_step_on_a_quadratic_is_that_worked_out_by_hand():
+def test_first_step_on_a_quadratic_is_that_worked_out_by_hand(quadratic, fit):
     # Specification A25: H = diag(1, 10), w = (1, 1), lr .1, rho .05.
-    net = Quadratic()
-    train(
-        net,
-        Batch(torch.zeros(1, 1)),
-        objective=Value(),
-        optimizer=make_optimizer(net, "sgd", lr=0.1, weight_decay=0.0),
-        sampler=ShuffleSampler(1, batch_size=1),
-        epochs=1,
-        perturbation=FSAM(rho=0.05),
-    )
     wanted = torch.tensor([0.8995024815, -0.0497518596], dtype=torch.float64)
-    torch.testing.assert_close(net.w.detach(), wanted, rtol=0, atol=1e-9)
+    found = fit(quadratic([1.0, 10.0], [1.0, 1.0]), FSAM(rho=0.05))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
 
 
 def test_the_same_batch_again_and_again_becomes_a_plain_step(steps, batches):

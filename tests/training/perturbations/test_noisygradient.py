@@ -49,3 +49,14 @@ def test_it_refuses_losses_of_a_whole_batch():
         check_needs(WeightedSum(Scalar()), [NoisyGradient()])
     with pytest.raises(EEGTensorError, match="ghost_batch=0"):
         NoisyGradient(ghost_batch=0)
+
+
+def test_the_usual_small_batch_is_a_tenth():
+    batch = Batch(torch.zeros(200, 1))
+    g = torch.Generator().manual_seed(0)
+    context = StepContext(None, None, batch, generator=g)
+    for noise in ("normal", "signs"):
+        method = NoisyGradient(noise=noise)
+        drawn = torch.stack([method.sample(context).apply().weight for _ in range(200)])
+        assert float(drawn.mean()) == pytest.approx(1.0, abs=1e-5)
+        assert float(drawn.var()) == pytest.approx(10.0, rel=0.05)

@@ -26,6 +26,7 @@ from eegtensor.training.recipes.augmentations import (
     shifted_spectrum,
     time_shift,
 )
+from eegtensor.training.recipes.naturalgradient import _utilities
 
 
 def signals(n=16, c=4, t=128, seed=0, dtype=torch.float32):
@@ -144,15 +145,32 @@ def test_step_is_of_the_length_and_direction_of_the_natural_gradient():
     # G by hand: used - p is (.5, -.5) and (-.5, -.5), with u = 1 and -1.
     of_p, of_q = np.array([0.5, 0.0]), np.array([[0.25, -0.25], [0.0, 0.0]])
     length = math.sqrt((of_p**2 / 0.25).sum() + (of_q**2 / 0.5).sum())
-    # delta was adapted before the step: |s|^2 = gamma after the first one.
+    # The first step has the first delta; delta is adapted behind it, |s|^2 = gamma.
+    np.testing.assert_allclose(state.probability, 0.5 + 0.3 / length * of_p)
+    np.testing.assert_allclose(
+        state.share, np.clip(0.5 + 0.3 / length * of_q, 0.05, 0.95)
+    )
     beta = 0.3 / math.sqrt(4)
     gain = beta * (2 - beta)
-    delta = min(0.3, 0.3 * math.exp(beta * (gain / 1.5 - gain)))
+    delta = 0.3 * math.exp(beta * (gain / 1.5 - gain))
     np.testing.assert_allclose(state.delta, delta)
-    np.testing.assert_allclose(state.probability, 0.5 + delta / length * of_p)
-    np.testing.assert_allclose(
-        state.share, np.clip(0.5 + delta / length * of_q, 0.05, 0.95)
+    np.testing.assert_allclose(state.gamma, gain)
+    # The second is shorter, and |s| and gamma are decayed sums.
+    p, q = state.probability.clone(), state.share.clone()
+    state.tell([a, b], torch.tensor([0.7, 0.2]))
+    used = np.array([[1.0, 0.0], [0.0, 0.0]])
+    of_p = -((used - p.numpy()) * [[1.0], [-1.0]]).mean(0)
+    length = np.sqrt(
+        (of_p**2 / (p * (1 - p)).numpy()).sum()
+        + (
+            ((np.array([[1.0, 0.0], [0.0, 1.0]]) - q.numpy())[0] / -2) ** 2
+            / q[0].numpy()
+        ).sum()
     )
+    np.testing.assert_allclose(state.probability, p + delta / length * of_p, rtol=1e-6)
+    beta = delta / math.sqrt(4)
+    wanted = (1 - beta) ** 2 * gain + beta * (2 - beta)
+    np.testing.assert_allclose(state.gamma, wanted)
     before = state.probability.clone()
     state.tell([a, b], torch.tensor([0.5, 0.5]))
     assert torch.equal(state.probability, before)
@@ -191,3 +209,73 @@ def test_search_finds_what_helps_and_what_destroys():
     assert flip < 0.06, found.policy
     assert dropout > 0.7, found.policy
     Augment(policy=found.policy)
+
+
+def test_trials_without_a_label_are_left_out_of_the_search():
+    x = signals(60, t=32)
+    y = torch.arange(60) % 2
+    y[:40] = -1
+    found = []
+    for data in (Batch(x, y), Batch(x[40:], y[40:])):
+        torch.manual_seed(0)
+        found.append(
+            search_augmentation(
+                Conv(), data, Batch(x[40:], y[40:]), ["noise"], n_steps=3, look_ahead=1
+            )
+        )
+    assert torch.equal(found[0].probabilities, found[1].probabilities)
+    with pytest.raises(EEGTensorError, match="No trial has a label"):
+        search_augmentation(
+            Conv(), Batch(x, torch.full_like(y, -1)), Batch(x, y), ["noise"]
+        )
+
+
+def test_options_of_the_wrong_type():
+    for options in ({"policy": 3}, {"magnitude": -1.0}, {"probability": 2}):
+        with pytest.raises(EEGTensorError, match="What to do"):
+            Augment(**options)
+    with pytest.raises(EEGTensorError, match="n_levels"):
+        uniform_policy(["noise"], n_levels=0)
+    assert Augment("noise").policy.operations == ("noise",)
+
+
+def test_utilities_of_quarters_and_of_ties():
+    losses = torch.tensor([5.0, 1, 7, 3, 2, 8, 4, 6])
+    assert _utilities(losses).tolist() == [0, 1, -1, 0, 1, -1, 0, 0]
+    # Three share the places 2 to 4, of which one is among the best two.
+    tied = _utilities(torch.tensor([1.0, 2, 2, 2, 5, 6, 7, 8]))
+    torch.testing.assert_close(
+        tied, torch.tensor([1, 1 / 3, 1 / 3, 1 / 3, 0, 0, -1, -1]).double()
+    )
+    assert _utilities(torch.ones(4)).tolist() == [0.0] * 4
+
+
+def test_steps_grow_no_longer_than_the_first():
+    state = AdaptiveNaturalGradient(2, 2, delta=0.1)
+    a = torch.tensor([True, False]), torch.tensor([0, 1])
+    b = torch.tensor([False, False]), torch.tensor([1, 1])
+    lengths = []
+    for _ in range(60):
+        state.tell([a, b], torch.tensor([0.2, 0.7]))
+        lengths.append(state.delta)
+    assert min(lengths) < 0.1 and max(lengths) <= 0.1 and lengths[-1] > min(lengths)
+
+
+def test_candidates_and_the_step_begin_at_the_same_weights(monkeypatch):
+    from eegtensor.training.recipes import augmentationsearch as module
+
+    starts, own = [], module._descend
+
+    def descend(network, batch, lr):
+        starts.append(network.space.snapshot()["head.weight"])
+        own(network, batch, lr)
+
+    monkeypatch.setattr(module, "_descend", descend)
+    data = Batch(signals(40, t=32), torch.arange(40) % 2)
+    torch.manual_seed(0)
+    search_augmentation(Conv(), data, data, ["noise"], n_steps=3, look_ahead=1)
+    assert len(starts) == 9
+    for k in (0, 3, 6):
+        assert torch.equal(starts[k], starts[k + 1])
+        assert torch.equal(starts[k], starts[k + 2])
+    assert not torch.equal(starts[0], starts[3])

@@ -7,7 +7,10 @@ import math
 import torch
 from torch.func import grad
 
+from eegtensor.geometry import SPD
+from eegtensor.training.adapters import Stiefel
 from eegtensor.training.recipes import forward_hypergradient, gradient_step, tune
+from eegtensor.training.recipes.hypergradients import _moved
 from eegtensor.training.space import ParamSpace
 
 
@@ -172,3 +175,22 @@ def test_weights_on_manifolds_stay_there(toy):
     frame = a.theta["frame"]
     assert (frame.mT @ frame - torch.eye(3)).abs().max() < 1e-10
     assert (frame - theta["frame"]).abs().max() > 1e-4
+
+
+def test_steps_of_matrices_are_of_second_order():
+    g = torch.Generator().manual_seed(0)
+    a, s = torch.randn(2, 3, 3, generator=g, dtype=torch.float64)
+    P, u = a @ a.mT + torch.eye(3), s + s.mT
+    frame = torch.linalg.qr(torch.randn(4, 2, generator=g, dtype=torch.float64))[0]
+    v = torch.randn(4, 2, generator=g, dtype=torch.float64)
+    for kind, p, d, end in (
+        ("spd", P, u, SPD().expmap),
+        ("stiefel", frame, v, lambda p, d: Stiefel().retract(p, d)),
+    ):
+        if kind == "stiefel":
+            d = d - frame @ (frame.mT @ d + d.mT @ frame) / 2
+        errors = [
+            float((_moved(kind, p, t * d) - end(p, t * d)).norm()) for t in (0.1, 0.01)
+        ]
+        # The error falls with the third power; the polar factor has none.
+        assert errors[1] < 2e-3 * errors[0] + 1e-12, kind

@@ -149,3 +149,33 @@ def test_batch_norms_keep_the_statistics_of_real_trials():
     assert torch.isfinite(made.x).all()
     with pytest.raises(EEGTensorError, match="several arrays"):
         condense(make, Batch((task(9).x, task(9).x), task(9).y))
+
+
+def test_as_many_trials_as_asked_or_none():
+    data = task(90)
+    data = Batch(data.x[:5], data.y[:5])
+    with pytest.raises(EEGTensorError, match="a class has 1"):
+        condense(make, data, per_class=2)
+
+
+def test_either_of_the_two_warm_ups_is_enough():
+    data = task(30)
+
+    def made(method, outer, inner):
+        return condense(
+            make,
+            data,
+            per_class=2,
+            method=method,
+            n_outer=1,
+            n_inner=2,
+            n_network=1,
+            outer_warmup=outer,
+            inner_warmup=inner,
+        ).x
+
+    together, alone = made("dcc", 0, 0), made("dc", 0, 0)
+    assert torch.equal(made("dcc", 0, 9), together)
+    assert torch.equal(made("dcc", 9, 0), together)
+    assert torch.equal(made("dcc", 9, 9), alone)
+    assert not torch.equal(together, alone)

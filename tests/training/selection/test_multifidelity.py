@@ -42,7 +42,11 @@ def accuracy(net, data):
 
 
 def test_better_than_good_trials_alone_and_than_all_as_one():
-    """Classes are told by the same sources; poor recordings are biased to the first."""
+    """Classes are told by the same sources; poor recordings are biased to the first.
+
+    Without the bias no gain is to be had: the shared network is then the maximum of
+    the likelihood of all trials, and a correction only adds numbers to be found.
+    """
     g = torch.Generator().manual_seed(0)
     mix = torch.randn(8, 48, generator=g)
     true = torch.randn(8, 3, generator=g)

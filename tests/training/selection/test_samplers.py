@@ -11,12 +11,14 @@ from eegtensor import EEGTensorError
 from eegtensor.training import (
     Batch,
     Checkpoint,
+    CrossEntropy,
     Setup,
     build,
     make_plugs,
     train,
 )
 from eegtensor.training.network import forward_all
+from eegtensor.training.perturbations import RWP
 from eegtensor.training.samplers import DifficultyBandSampler, ImportanceSampler
 from eegtensor.training.scores import el2n
 
@@ -171,3 +173,22 @@ def test_band_leaves_wrong_labels_out():
     kept = torch.cat(plugs["sampler"].indices(20))
     assert wrong[kept].double().mean() < 0.25 * wrong.double().mean()
     assert (forward_all(net, data).argmax(1) == clean).double().mean() > 0.9
+
+
+def test_errors_are_of_the_first_pass_beside_one_on_other_trials():
+    g = torch.Generator().manual_seed(0)
+    data = Batch(torch.randn(40, 4, generator=g), torch.arange(40) % 2)
+    net = nn.Linear(4, 2)
+    want = el2n(net(data.x).detach(), data.y).double()
+    sampler = ImportanceSampler(40, batch_size=8)
+    drawn = torch.cat(sampler.indices(1)).unique()
+    train(
+        net,
+        data,
+        objective=CrossEntropy(),
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.0),
+        sampler=sampler,
+        perturbation=RWP(batch="previous"),
+        epochs=1,
+    )
+    torch.testing.assert_close(sampler.errors.scores[drawn], want[drawn])

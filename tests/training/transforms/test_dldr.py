@@ -165,3 +165,29 @@ def test_mistakes():
         DLDR(n_components=0)
     with pytest.raises(EEGTensorError, match=r"collect=1\.0"):
         DLDR(collect=1.0)
+
+
+def test_it_goes_on_from_the_last_weights_of_a_long_run_too():
+    net, data = network()
+    transform, seen = DLDR(n_components=2, restart=False), {}
+    # More epochs than are kept: every second one is recorded, the last is not.
+    transform._trajectory.limit = 4
+
+    class Last:
+        def on_epoch_start(self, state):
+            if state.epoch == 7:
+                seen.update(transform.frame_.base)
+
+        def on_step_end(self, state):
+            if state.epoch == 6:
+                seen["end"] = state.network.space.snapshot()
+
+    fit(net, data, transform, Last(), epochs=12)
+    end = seen.pop("end")
+    assert all(torch.equal(end[n], p) for n, p in seen.items())
+
+
+def test_options_of_the_wrong_type():
+    for options in ({"n_components": 2.5}, {"restart": "no"}, {"collect": "half"}):
+        with pytest.raises(EEGTensorError, match="What to do"):
+            DLDR(**options)

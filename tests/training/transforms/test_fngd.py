@@ -22,9 +22,11 @@ from eegtensor.training.adapters import adapter_of
 from eegtensor.training.transforms import FNGD
 from eegtensor.training.transforms._trialgradients import (
     gram,
+    product_gram,
     trial_gradients,
     trial_weights,
 )
+from eegtensor.training.transforms._watched import Pass
 
 
 def test_weighted_gradients_are_the_damped_natural_gradient():
@@ -49,6 +51,11 @@ def layers():
         ]
 
 
+def passed(layer, x, d):
+    weight = layer.weight.detach().as_subclass(torch.Tensor)
+    return Pass(x, d, {"layer.weight": "weight"}, {"weight": weight}, {})
+
+
 @pytest.mark.parametrize("layer, x", layers())
 def test_gram_matrices_are_those_of_a_loop_over_trials(layer, x):
     out = layer(x)
@@ -59,12 +66,14 @@ def test_gram_matrices_are_those_of_a_loop_over_trials(layer, x):
             for i in range(7)
         ]
     )
-    torch.testing.assert_close(
-        trial_gradients(layer, "weight", x, d), rows, rtol=0, atol=1e-12
-    )
+    found = passed(layer, x, d)
+    gradients = trial_gradients(layer, found)["layer.weight"]
+    torch.testing.assert_close(gradients, rows, rtol=0, atol=1e-12)
     flat = rows.flatten(1)
-    found = gram(layer, "weight", adapter_of(layer.weight), x, d)
-    torch.testing.assert_close(found, flat @ flat.T, rtol=0, atol=1e-11)
+    K = gram(adapter_of(layer.weight), layer.weight, gradients)
+    torch.testing.assert_close(K, flat @ flat.T, rtol=0, atol=1e-11)
+    if isinstance(layer, nn.Linear) and x.ndim == 2:
+        torch.testing.assert_close(product_gram(found), K, rtol=0, atol=1e-11)
 
 
 def test_a_leaf_on_a_manifold_has_the_gram_matrix_of_its_metric():
@@ -83,7 +92,8 @@ def test_a_leaf_on_a_manifold_has_the_gram_matrix_of_its_metric():
         for i in range(6)
     ]
     wanted = torch.stack([adapter.inner(p, u, v) for u in rows for v in rows])
-    found = gram(layer, "weight", adapter, x, d)
+    gradients = trial_gradients(layer, passed(layer, x, d))["layer.weight"]
+    found = gram(adapter, layer.weight, gradients)
     torch.testing.assert_close(found, wanted.reshape(6, 6), rtol=0, atol=1e-10)
 
 
@@ -228,5 +238,9 @@ def test_trials_picked_from_a_larger_set_are_those_of_the_run():
 def test_mistakes():
     with pytest.raises(EEGTensorError, match="damping=0"):
         FNGD(damping=0)
+    with pytest.raises(EEGTensorError, match="damping=True"):
+        FNGD(damping=True)
+    with pytest.raises(EEGTensorError, match=r"refresh_every=1\.5"):
+        FNGD(refresh_every=1.5)
     with pytest.raises(EEGTensorError, match="share"):
         FNGD(share="all")

@@ -140,3 +140,30 @@ def test_the_gradient_is_gone_at_the_end_of_a_convex_calibration():
     total = frame.gradient(found.coefficients, space.gradients())
     total = total + 0.1 * 3 / size * found.coefficients
     assert total.norm() < 1e-6
+
+
+def test_backtracking_by_hand():
+    def function(a, wants_gradient):
+        # f(0) = 0 and f'(0) = -1: lengths 1, 0.4, 0.16 and 0.064 are tried.
+        value = float(5 * a @ a - a.sum())
+        return value, 10 * a - 1 if wants_gradient else None
+
+    found = bfgs(function, torch.zeros(1), n_steps=1)
+    # Of these the first with 5 L^2 - L < -0.4 L, that is L < 0.12.
+    assert float(found.coefficients) == pytest.approx(0.4**3)
+    assert found.n_evaluations == 6
+    with pytest.raises(EEGTensorError, match="shrink"):
+        bfgs(function, torch.zeros(1), shrink=1.0)
+    with pytest.raises(EEGTensorError, match="n_steps"):
+        bfgs(function, torch.zeros(1), n_steps=2.5)
+
+
+def test_a_network_in_training_is_calibrated_in_its_statistics(toy, trials):
+    net, frame, data = person(toy, trials)
+    net.dropout.p = 0.5
+    net.train()
+    statistics = {n: b.clone() for n, b in net.named_buffers()}
+    found = calibrate_in_subspace(Network(net), data, frame, n_steps=3, ridge=0.0)
+    assert net.training
+    assert all(torch.equal(statistics[n], b) for n, b in net.named_buffers())
+    assert loss_of(net, data) == pytest.approx(found.losses[-1], rel=1e-9)

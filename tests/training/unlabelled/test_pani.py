@@ -156,3 +156,29 @@ def test_mistakes():
         Pani(patch=0)
     with pytest.raises(EEGTensorError, match="alpha=0"):
         PaniMixUp(alpha=0)
+
+
+def test_the_length_of_eta_is_eps_a_patch(monkeypatch):
+    lengths = []
+
+    class Watched(PatchNeighbours):
+        def displacement(self, eta):
+            lengths.append(eta.detach().flatten(1).norm(dim=1))
+            return super().displacement(eta)
+
+    monkeypatch.setattr("eegtensor.training.objectives.pani.PatchNeighbours", Watched)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(40, 3)).double()
+    batch = Batch(signals(8))
+    g = torch.Generator().manual_seed(0)
+    context = StepContext(Network(net), None, batch, generator=g)
+    Pani(eps=0.3, patch=5).smoothness(context, batch)
+    torch.testing.assert_close(lengths[0], torch.full((8,), 1e-2).double())
+    torch.testing.assert_close(lengths[-1], torch.full((8,), 0.3 * 4**0.5).double())
+
+
+def test_patches_are_of_the_nearest_trials_alone():
+    x = signals(9)
+    near = PatchNeighbours(x, None, patch=5, n_neighbours=4, candidates=0.25)
+    for i in range(9):
+        others = sorted(range(9), key=lambda j: float((x[i] - x[j]).norm()))[1:3]
+        assert set(near.trial[i].unique().tolist()) <= set(others)

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 
 from eegtensor import EEGTensorError
-from eegtensor.training import Batch, ShuffleSampler, make_optimizer, train
+from eegtensor.training import (
+    Batch,
+    Network,
+    ShuffleSampler,
+    StepContext,
+    make_optimizer,
+    train,
+)
 from eegtensor.training.objectives import SelfSimilarity
 from eegtensor.training.objectives.rhythms import (
     band_loss,
@@ -180,3 +187,58 @@ def test_mistakes():
         SelfSimilarity(SFREQ, low=20, high=10)
     with pytest.raises(EEGTensorError, match="sequences"):
         SelfSimilarity(SFREQ)(None, Batch(torch.ones(2, 3)), torch.ones(2, 3), None)
+
+
+def test_the_slow_copy_listens_in_training_and_has_the_networks_statistics():
+    method, modes = SelfSimilarity(SFREQ), []
+
+    class Watch:
+        def on_step_end(self, state):
+            modes.append(method.teacher.training)
+            pairs = zip(method.teacher.buffers(), state.model.buffers(), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+    # As it is left by a run before.
+    net, data = Sequences().eval(), Batch(recordings(12))
+    more = {"sampler": ShuffleSampler(12, batch_size=6), "epochs": 1}
+    for _ in range(2):
+        train(
+            net,
+            data,
+            objective=method,
+            optimizer=make_optimizer(net, "riemannian-adam", lr=0.1, weight_decay=0.0),
+            callbacks=[Watch()],
+            **more,
+        )
+        # A second run begins with a copy of what the network is by then.
+        slow = dict(method.teacher.named_parameters())["conv.weight"]
+        assert (slow - net.conv.weight).abs().max() < 0.2
+        with torch.no_grad():
+            net.conv.weight += 5.0
+    assert modes == [True] * 4
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 0.5, 3.0)])
+def test_the_loss_is_the_published_sum(weights):
+    torch.manual_seed(0)
+    net, teacher = (nn.Linear(3, 2).double() for _ in range(2))
+    x = torch.randn(4, 32, 3, dtype=torch.float64)
+    similarity, toeplitz, power = weights
+    method = SelfSimilarity(
+        SFREQ, noise=0.0, similarity=similarity, toeplitz=toeplitz, power=power
+    )
+    method.teacher = teacher
+    context = StepContext(Network(net), None, Batch(x))
+    got = method(net, Batch(x), net(x), context)
+    S, T = similarity_matrix(net(x)), similarity_matrix(teacher(x))
+    agree = torch.zeros(4, dtype=torch.float64)
+    for a, b in ((S.flatten(1), T.flatten(1)), (wave_of(S), wave_of(T))):
+        r = [np.corrcoef(*pair)[0, 1] for pair in zip(*_arrays(a, b), strict=True)]
+        agree = agree + (a - b).square().mean(1) + 1 - torch.tensor(r)
+    wanted = 0.5 * similarity * agree + 0.5 * toeplitz * diagonal_spread(S)
+    wanted = wanted + 0.2 * power * band_loss(wave_of(S), SFREQ, 8.0, 13.0)
+    torch.testing.assert_close(got, wanted)
+
+
+def _arrays(*tensors):
+    return [t.detach().numpy() for t in tensors]

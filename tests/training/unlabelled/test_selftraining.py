@@ -11,7 +11,17 @@ from _toy_spd import recentred, tangent_vectors, toy_three
 from _toy_training import Perceptron, fit
 
 from eegtensor import EEGTensorError
-from eegtensor.training import UNLABELLED, Batch, ShuffleSampler, TrainState
+from eegtensor.training import (
+    UNLABELLED,
+    Batch,
+    CrossEntropy,
+    Setup,
+    ShuffleSampler,
+    TrainState,
+    make_optimizer,
+    make_plugs,
+    train,
+)
 from eegtensor.training.recipes import SelfTraining
 from eegtensor.training.recipes.clusters import accept
 
@@ -118,3 +128,56 @@ def test_mistakes():
         SelfTraining(sampler, stages=0)
     with pytest.raises(EEGTensorError, match="No trial has a label"):
         accept(np.ones((4, 2)), np.ones((4, 3)), np.full(4, -1), 1)
+
+
+def test_a_second_run_begins_without_the_labels_of_the_first():
+    h, truth = blobs()
+    known = np.where(np.arange(90) < 12, truth, UNLABELLED)
+    data = Batch(torch.from_numpy(h).float(), torch.from_numpy(known))
+    recipe = SelfTraining(ShuffleSampler(90, batch_size=30), stages=2, per_class=8)
+    rows = []
+
+    class See:
+        def on_epoch_start(self, state):
+            found = recipe.pseudo_labels
+            rows.append(0 if found is None else int((found != UNLABELLED).sum()))
+
+    for _ in range(2):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            net = torch.nn.Linear(3, 3)
+        train(
+            net,
+            data,
+            objective=CrossEntropy(),
+            optimizer=make_optimizer(net, "adam", lr=0.05),
+            recipe=recipe,
+            epochs=4,
+            callbacks=[See()],
+        )
+    assert rows[:4] == rows[4:] and rows[3] > 0
+
+
+def test_by_name_its_batches_are_those_of_the_run_with_their_weights(trials):
+    data = trials(60)
+    data.y[::3] = UNLABELLED
+    net = torch.nn.Linear(8, 2)
+    setup = Setup(net, data, epochs=4, batch_size=20, domains_per_batch=2)
+    made = make_plugs(setup, recipe="m3s", sampler="domain-balanced")
+    assert made["recipe"].sampler is made["sampler"]
+    own = SelfTraining(ShuffleSampler(60))
+    assert make_plugs(setup, recipe=own)["recipe"].sampler is own.sampler
+    weights = torch.linspace(0.5, 2.0, 60)
+    own.sampler.weights = lambda epoch: weights
+    state = TrainState(net, made["optimizer"], 4, 60, 0, torch.device("cpu"), epoch=1)
+    twice = Batch(data.x, data.y, weight=torch.full((60,), 2.0))
+    for step in own.steps(state, twice):
+        assert torch.equal(step.batch.weight, 2 * weights[step.batch.index])
+
+
+@pytest.mark.parametrize(
+    "options", [{"stages": 2.5}, {"per_class": 0}, {"n_clusters": -1}], ids=str
+)
+def test_options_out_of_range(options):
+    with pytest.raises(EEGTensorError, match="What to do"):
+        SelfTraining(ShuffleSampler(4), **options)

@@ -98,3 +98,32 @@ def test_mistakes():
         TNAR(n_directions=5, neighbours=3)
     with pytest.raises(EEGTensorError, match="eps_normal"):
         TNAR(eps_normal=0)
+
+
+def test_the_normal_part_alone_counts():
+    net, batch = network(), Batch(ring(20))
+
+    def loss(**weights):
+        g = torch.Generator().manual_seed(0)
+        context = StepContext(Network(net), None, batch, step=500, generator=g)
+        method = TNAR(eps=0.3, n_directions=1, entropy=0.0, **weights)
+        return method(net, batch, net(batch.x), context).detach()
+
+    both, along = loss(weight_normal=0.5), loss(weight_normal=0.0)
+    across = loss(weight=0.0, weight_normal=0.5)
+    assert across.max() > 0 and along.max() > 0
+    torch.testing.assert_close(both, along + across)
+
+
+def test_usual_lengths_are_half_the_distance_of_neighbours_and_a_fifth():
+    net, batch = network(), Batch(ring(20))
+    usual = float(Trials(Network(net), batch).usual_distance()) / 2
+
+    def found(**options):
+        g = torch.Generator().manual_seed(0)
+        context = StepContext(Network(net), None, batch, generator=g)
+        return TNAR(n_directions=1, **options).divergences(context, batch)
+
+    given = found(eps=usual, eps_normal=usual / 5)
+    for one, two in zip(found(), given, strict=True):
+        torch.testing.assert_close(one, two)

@@ -12,12 +12,14 @@ from eegtensor.training import (
     Batch,
     CrossEntropy,
     Network,
+    Setup,
     ShuffleSampler,
     StepContext,
+    build,
     make_optimizer,
     train,
 )
-from eegtensor.training.objectives import VAT
+from eegtensor.training.objectives import TNAR, VAT, Pani
 from eegtensor.training.objectives.vat import divergence, entropy_of
 from eegtensor.training.perturbations.places import Trials, frozen
 
@@ -205,3 +207,47 @@ def test_mistakes(linear):
     net, batch = linear
     with pytest.raises(EEGTensorError, match="no SPD matrices"):
         VAT(at="spd").smoothness(context_of(net, batch), batch)
+
+
+def test_the_usual_length_is_half_the_distance_of_neighbours(linear):
+    net, batch = linear
+    z = batch.x / batch.x.std(0, correction=0)
+    n = range(len(z))
+    apart = [min((z[i] - z[j]).norm() for j in n if j != i) for i in n]
+    eps = float(torch.stack(apart).median()) / 2
+    found = [VAT(eps=e).smoothness(context_of(net, batch), batch) for e in (None, eps)]
+    torch.testing.assert_close(*found)
+    signals = Batch(torch.randn(5, 3, 12).double())
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).double()
+    found = [
+        VAT(eps=e).smoothness(context_of(flat, signals), signals)
+        for e in (None, 0.05 * 36**0.5)
+    ]
+    torch.testing.assert_close(*found)
+
+
+def test_weights_grow_over_steps_and_are_relative_to_the_labelled_loss(linear):
+    net, batch = linear
+    y = torch.tensor([0, 1, 2, -1, -1, -1, -1, -1, -1])
+    setup = Setup(net, Batch(batch.x, y), n_classes=4)
+    _, method = build("vat(ramp=40, weight=0.5, entropy=0.7)", "objective", setup)
+    out = net(batch.x)
+    context = context_of(net, batch, step=10)
+    full = 0.5 * method.smoothness(context, batch) + 0.7 * entropy_of(out)
+    for step, share in ((10, 0.25), (40, 1.0), (90, 1.0)):
+        context = context_of(net, batch, step=step)
+        context.epoch = 30
+        torch.testing.assert_close(
+            method(net, batch, out, context), full * share * 3 / 9
+        )
+
+
+@pytest.mark.parametrize("method", [VAT(), TNAR(n_directions=2), Pani()])
+def test_features_of_the_steps_own_pass_are_kept(method, toy, trials):
+    net, data = toy(), trials(24)
+    network = Network(net, keeps_features=True)
+    context = StepContext(network, None, data, step=500, generator=torch.Generator())
+    outputs = network(data)
+    own = context.features
+    method(net, data, outputs, context)
+    assert context.features is own
