@@ -140,3 +140,23 @@ result = et.benchmark(
 print(result.table())
 assert (result.scores["balanced_accuracy"] > 0.6).all()
 assert set(result.scores["subject"]) == set(source.metadata["subject"])
+
+# %% [markdown]
+# ## Without choosing
+#
+# `auto` does so inside each fit: decoders count by what they say of source people
+# held out. `adapt` lets experts learn the new person's unlabelled trials as well,
+# as far as that helped the people held out; where it did not, there are none.
+# `QUICK` leaves the network out, which takes minutes.
+
+# %%
+auto = et.make_pipeline("auto", align="riemann", candidates=et.auto.QUICK)
+auto.fit(source).adapt(target)
+decoder = auto["decoder"]
+for name, weight in decoder.weights_.items():
+    print(f"{name:18} weight {weight:.2f}, alone {decoder.scores_[name]:.2f}")
+print(f"people held out {decoder.score_:.2f}, {len(decoder.rounds_)} rounds of experts")
+said = auto.predict(target)
+print(f"new person {balanced_accuracy_score(target.y, said):.2f}")
+assert set(decoder.weights_) <= set(et.auto.QUICK)
+assert decoder.score_ > 0.6 and np.mean(said == target.y) > 0.6
