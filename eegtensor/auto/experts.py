@@ -81,9 +81,8 @@ def remember(features: NDArray) -> Memory:
     kernel = kept @ kept.T
     m = len(kernel)
     ridge = _LAMBDA * max(float(np.trace(kernel)) / m, np.finfo(float).tiny)
-    # Centred features: the intercept is the mean of what is told, and apart.
     solve = np.linalg.inv(kernel + ridge * np.eye(m))
-    solve -= solve.mean(axis=0)
+    # Of centred features the intercept is the mean of what is told.
     hat = kernel @ solve + 1.0 / m
     return Memory(rows, kept, center, scale, hat, solve)
 

@@ -80,6 +80,16 @@ def test_weights_are_the_best_non_negative_ones(held_out) -> None:
     )
 
 
+def test_what_is_always_wrong_counts_for_nothing(held_out) -> None:
+    """And not for its opposite, which few people would be the witnesses of."""
+    codes, owner, columns = held_out
+    wrong = log_softmax(-columns[1], axis=1)
+    weights = HeldOut(codes, owner).weigh(
+        np.stack([columns[0], wrong]), np.full(2, 0.5)
+    )
+    assert weights[1] == 0.0 < weights[0]
+
+
 def test_temperature_mends_what_is_too_sure_of_itself(held_out) -> None:
     codes, owner, columns = held_out
     held = HeldOut(codes, owner)
