@@ -55,7 +55,8 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
     combine : "stack" | "best"
         All candidates by their weights, or the best one alone, unrefined.
     refine : bool
-        Whether experts may learn the new person.
+        Whether experts may learn the new person, from tangent vectors of every kind
+        of matrix that a candidate reads.
     estimator, n_bands, bands
         Of the covariances, as in `Covariances`.
     n_spectral_bands : int
@@ -169,7 +170,8 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         weights = self._weights(held, np.stack(columns))
         log_p = mixed(weights, np.stack(columns))
         self._refinement = Refinement(len(self.classes_))
-        if self.refine and self.combine == "stack" and self.can_adapt:
+        # Experts read the candidates' matrices; networks have none to share.
+        if self.refine and self.combine == "stack" and self.align and self._fronts:
             features = [inputs.vectors(name)[test] for name in self._fronts]
             log_p = self._refinement.fit(features, held, log_p)
         self.rounds_ = self._refinement.rounds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
@@ -116,19 +118,47 @@ def test_it_is_the_weighed_sum_of_its_members(people, refine) -> None:
     assert (pipe.predict(target) == auto.classes_[p.argmax(axis=1)]).all()
 
 
-def test_networks_take_part() -> None:
-    trials = simulate_trials(
-        n_subjects=3, n_sessions=1, n_trials=12, n_channels=4, random_state=1
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        quick = CANDIDATES["tsmnet"]._replace(
-            build=lambda align, **options: make_pipeline("tsmnet", epochs=1, **options)
-        )
-        patch.setitem(CANDIDATES, "tsmnet", quick)
-        pipe = make_pipeline("auto", align="riemann", candidates=("mdm", "tsmnet"))
-        auto = pipe.fit(trials).adapt(trials)[-1]
-    assert set(auto.scores_) == {"mdm", "tsmnet"}
-    assert np.isfinite(pipe.predict_proba(trials)).all()
+class Recorded:
+    """In a network's place: says what was done to it."""
+
+    def __init__(self, done):
+        self.done = done
+
+    def fit(self, X, y, **domains):
+        self.classes_ = np.unique(y)
+        self.done.append(("fit", tuple(np.unique(domains["subjects"]))))
+        return self
+
+    def adapt(self, X, subjects=None, sessions=None):
+        self.done.append(("adapt", tuple(np.unique(subjects))))
+
+    def partial_adapt(self, X, subjects=None, sessions=None):
+        self.done.append(("partial_adapt", tuple(np.unique(subjects))))
+
+    def predict_proba(self, X, subjects=None, sessions=None):
+        p = 0.5 + 0.1 * np.sign(X[:, 0, 0])
+        return np.stack([p, 1 - p], axis=1)
+
+
+def test_networks_adapt_to_those_held_out_and_to_targets(people, monkeypatch) -> None:
+    source, target = people
+    done = []
+    stand_in = CANDIDATES["tsmnet"]._replace(build=lambda *_, **__: Recorded(done))
+    monkeypatch.setitem(CANDIDATES, "tsmnet", stand_in)
+    pipe = make_pipeline("auto", align="riemann", candidates=("tsmnet",), n_folds=3)
+    pipe.fit(source)
+    known = set(np.asarray(source.subjects))
+    for first, (held_out,) in zip(done[:6:2], [d[1] for d in done[1:6:2]], strict=True):
+        assert first == ("fit", tuple(sorted(known - {held_out})))
+    assert [what for what, _ in done] == ["fit", "adapt"] * 3 + ["fit"]
+    where = {"subjects": target.subjects, "sessions": target.sessions}
+    pipe.adapt(target.X, **where).partial_adapt(target.X, **where)
+    new = tuple(set(np.asarray(target.subjects)))
+    assert done[7:] == [("adapt", new), ("partial_adapt", new)]
+    # Without an alignment nobody is adapted to.
+    done.clear()
+    make_pipeline("auto", candidates=("tsmnet",)).fit(source).adapt(target)
+    assert {what for what, _ in done} == {"fit"}
 
 
 def test_units_do_not_matter(people) -> None:
@@ -161,6 +191,11 @@ def test_what_experts_learned_reaches_predictions(people, monkeypatch) -> None:
     pipe = make_pipeline("auto", align="riemann", candidates=QUICK).fit(source)
     where = {"subjects": target.subjects, "sessions": target.sessions}
     before = pipe.predict_proba(target.X, **where)
+    # Trial by trial decoders adapt, and experts learn nothing.
+    streamed = copy.deepcopy(pipe).partial_adapt(target.X, **where)
+    p = streamed.predict_proba(target.X, **where)
+    streamed[-1].rounds_ = streamed[-1].rounds_[:0]
+    np.testing.assert_array_equal(p, streamed.predict_proba(target.X, **where))
     pipe.adapt(target.X, **where)
     auto = pipe[-1]
     rounds, auto.rounds_ = auto.rounds_, auto.rounds_[:0]
@@ -186,3 +221,13 @@ def test_what_experts_learned_reaches_predictions(people, monkeypatch) -> None:
         alone.fit(source).predict_proba(source.X, **others),
         atol=1e-6,
     )
+
+
+def test_decoders_of_next_to_no_weight_are_not_trained(people, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "eegtensor.auto.stacking.HeldOut.weigh",
+        lambda _, columns, start: np.asarray([1.0, 0.01])[: len(columns)],
+    )
+    pipe = make_pipeline("auto", candidates=("mdm", "tangent-space"))
+    auto = pipe.fit(people[0])[-1]
+    assert auto.weights_ == {"mdm": 1.0} and set(auto.decoders_) == {"mdm"}

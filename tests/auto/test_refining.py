@@ -90,8 +90,9 @@ def test_sessions_add_up_and_replace_themselves(taught) -> None:
     rows = owner == 1
     f, lp = features[rows], log_p[rows]
     who, when = np.full(N, "p"), np.repeat(["1", "2"], N // 2)
-    refinement.learn([f], lp, who, when)
-    whole = refinement.refine([f], lp, who)
+    other = np.full(N, "q")
+    refinement.learn([f], lp, other, other)
+    whole = refinement.refine([f], lp, other)
     for session in ("1", "2", "2"):
         part = when == session
         refinement.learn([f[part]], lp[part], who[part], when[part])
