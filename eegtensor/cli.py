@@ -27,7 +27,8 @@ _PROTOCOLS = (
 )
 _MODES = (
     "none, none-trialwise, online, 20%%, 50%%, 20%%-random, full, labelled-K "
-    "(K trials a class)"
+    "(K trials a class join the source), calibrate-K (they calibrate the fitted "
+    "decoder: tsmnet(calibration=30))"
 )
 
 

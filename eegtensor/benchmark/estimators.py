@@ -52,7 +52,8 @@ def resolve_pipelines(
     Raises
     ------
     EEGTensorError
-        If there is no pipeline, or one is no scikit-learn estimator.
+        If there is no pipeline, or one is no scikit-learn estimator, or cannot
+        calibrate under a mode that asks for it.
     """
     modes = list(modes)
     if isinstance(pipelines, str):
@@ -73,6 +74,9 @@ def resolve_pipelines(
             resolved[str(name)] = _named(name, modes)
     if not resolved:
         fail("There are no pipelines", fix="give a dict of name to estimator")
+    for mode in modes:
+        if mode.calibrates:
+            _check_calibrates(mode, {n: e[mode.name] for n, e in resolved.items()})
     return resolved
 
 
@@ -109,6 +113,30 @@ def _check_estimator(name: Any, estimator: Any) -> None:
             fix="give an instance of a scikit-learn estimator (fit, predict, "
             "get_params)",
         )
+
+
+def _check_calibrates(mode: Mode, estimators: Mapping[str, Any]) -> None:
+    """Raise for estimators without `calibrate`, or whose `fit` does not prepare it."""
+    for name, estimator in estimators.items():
+        if not hasattr(estimator, "calibrate"):
+            fail(
+                f"Pipeline {name!r} has no `calibrate` for adapt={mode.name!r}",
+                why="Only networks learn a person from a few labelled trials",
+                fix="use 'tsmnet(calibration=30)' or another network so, or "
+                f"adapt='labelled-{mode.per_class}' for decoders fitted anew",
+            )
+        numbers = [
+            value
+            for key, value in estimator.get_params(deep=True).items()
+            if key.rsplit("__", 1)[-1] == "calibration"
+        ]
+        if numbers and all(number is None for number in numbers):
+            fail(
+                f"Pipeline {name!r} has calibration=None, and adapt={mode.name!r} "
+                "calibrates",
+                why="`fit` then keeps no directions for the weights to move along",
+                fix="give the number of directions, as in 'tsmnet(calibration=30)'",
+            )
 
 
 def fresh(estimator: Any, seed: int) -> Any:

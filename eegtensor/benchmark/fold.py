@@ -65,7 +65,7 @@ class Outcome:
         As `Outputs`, one row for each of `trials`.
     seconds_fit : float
     n_source : int
-        Trials given to `fit`, labelled calibration trials included.
+        Trials given to `fit`, labelled ones that join the source included.
     seconds_adapt, seconds_predict : ndarray, one entry a part
         Of the whole adaptation, and of one predicted trial.
     adapted : ndarray of bool, one entry a part
@@ -120,7 +120,7 @@ def run_job(job: Job) -> Iterator[tuple[Mode, Outcome]]:
     for mode, parts in job.parts.items():
         ready = job.ready[mode.name]
         try:
-            if mode.labelled:
+            if mode.joins_source:
                 fitted = _Fitted(job, ready, [part.adapt for part in parts])
             else:
                 if id(ready) not in shared:
@@ -197,7 +197,8 @@ def _run_mode(
     for part in parts:
         # Each session starts from the source: what was learned of one held-out
         # session would be unlabelled data of the next.
-        estimator = fitted.copy() if mode.adapts else fitted.estimator
+        moves = mode.adapts or mode.calibrates
+        estimator = fitted.copy() if moves else fitted.estimator
         if mode.trialwise:
             result = _trial_by_trial(job, mode, part, ready, fitted, estimator)
         else:
@@ -206,7 +207,7 @@ def _run_mode(
         seconds_adapt.append(result[1])
         seconds_predict.append(result[2])
         adapted.append(result[3])
-    matrices, covariance = (None, None) if mode.labelled else fitted.patterns
+    matrices, covariance = (None, None) if mode.joins_source else fitted.patterns
     return Outcome(
         trials=np.concatenate([part.predicted for part in parts]),
         y_pred=np.concatenate([s.y_pred for s in said]),
@@ -240,6 +241,11 @@ def _in_a_block(
         if adapted:
             seconds_adapt = time.perf_counter() - start
             seconds_adapt += ready.seconds * len(part.adapt)
+    if mode.calibrates:
+        start, given = time.perf_counter(), part.adapt
+        X, domains = ready.X[given], job.labels.domains(given)
+        call(estimator, "calibrate", X, job.labels.y[given], **domains)
+        seconds_adapt = time.perf_counter() - start + ready.seconds * len(given)
     index = part.predicted
     X, domains = ready.X[index], job.labels.domains(index)
     start = time.perf_counter()

@@ -27,7 +27,7 @@ SYNONYMS = {
     "100%": "full",
 }
 _PATTERN = re.compile(
-    r"(?P<labelled>labell?ed-)?(?P<number>[0-9]+)(?P<percent>%)?(?P<random>-random)?"
+    r"(?P<labelled>labell?ed-|calibrate-)?(?P<number>[0-9]+)(?P<percent>%)?(?P<random>-random)?"
 )
 
 
@@ -39,9 +39,12 @@ class Mode:
     ----------
     name : str
         As written in tables: none, none-trialwise, online, NN%, NN%-random,
-        full, labelled-k (k trials a class) or labelled-NN%.
+        full, labelled-k (k trials a class), labelled-NN% or calibrate-k.
     labelled : bool
-        Whether the trials come with labels and join the source in `fit`.
+        Whether the trials come with labels.
+    calibrates : bool
+        Whether these go to `calibrate` of a copy of the fitted decoder, session by
+        session. Other labelled trials join the source in `fit`.
     percent : int
         Share of the session given, 0 where it is not a share.
     per_class : int
@@ -57,6 +60,7 @@ class Mode:
 
     name: str
     labelled: bool = False
+    calibrates: bool = False
     percent: int = 0
     per_class: int = 0
     part: str = ""
@@ -84,11 +88,17 @@ class Mode:
         return self.online or (self.percent > 0 and not self.labelled)
 
     @property
+    def joins_source(self) -> bool:
+        """Whether labelled target trials are among those of `fit`."""
+        return self.labelled and not self.calibrates
+
+    @property
     def sees(self) -> str:
         """What of the held-out session the decoder saw before a prediction."""
         if self.labelled:
-            # One fit serves all sessions of a fold, as in MOABB: calibration trials
-            # of a later session are there when an earlier one is scored.
+            # Those of one class may be later than scored ones of another; and one
+            # fit serves all sessions of a fold, as in MOABB, so that trials of a
+            # later session are there when an earlier one is scored.
             return "other trials, with labels"
         if self.online:
             return "this and earlier trials"
@@ -123,9 +133,16 @@ def parse_mode(name: str) -> Mode:
         fail(
             f"adapt={name!r} is not known",
             fix="choose none, none-trialwise, online, NN% (as 20%), NN%-random, "
-            "full, labelled-k (as labelled-5) or labelled-NN%",
+            "full, labelled-k (as labelled-5), labelled-NN% or calibrate-k",
         )
     number, labelled = int(match["number"]), bool(match["labelled"])
+    calibrates = match["labelled"] == "calibrate-"
+    if calibrates and match["percent"]:
+        fail(
+            f"adapt={name!r} is a share",
+            why="It may hold no trial of a class, which `calibrate` refuses",
+            fix="give a number of trials a class, as calibrate-5",
+        )
     limit = 50 if labelled else 99
     if number < 1 or (match["percent"] and number > limit):
         fail(
@@ -135,11 +152,18 @@ def parse_mode(name: str) -> Mode:
         )
     part = "random" if match["random"] else "first"
     prefix = "labelled-" if labelled else ""
+    prefix = "calibrate-" if calibrates else prefix
     suffix = "-random" if match["random"] else ""
     if match["percent"]:
         canonical = f"{prefix}{number}%{suffix}"
         return Mode(canonical, labelled=labelled, percent=number, part=part)
-    return Mode(f"{prefix}{number}{suffix}", labelled=True, per_class=number, part=part)
+    return Mode(
+        f"{prefix}{number}{suffix}",
+        labelled=True,
+        calibrates=calibrates,
+        per_class=number,
+        part=part,
+    )
 
 
 def parse_modes(adapt: str | Sequence[str]) -> list[Mode]:
@@ -200,14 +224,14 @@ def split_session(
         The session's held-out trials in their order.
     domain : Domain
     y : ndarray, shape (n_trials_of_the_session,) | None
-        Their labels; read by labelled-k alone.
+        Their labels; read by labelled-k and calibrate-k alone.
     seed : int
         For random parts; the draw depends on it and on the domain only.
 
     Raises
     ------
     EEGTensorError
-        If a class has too few trials for labelled-k.
+        If a class has too few trials for labelled-k or calibrate-k.
     """
     n_trials = len(trials)
     given = np.zeros(n_trials, dtype=bool)

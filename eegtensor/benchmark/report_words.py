@@ -129,6 +129,12 @@ def describe_mode(name: str) -> str:
     if mode.labelled:
         share = f"{mode.percent} %" if mode.percent else f"{mode.per_class} a class"
         which = "randomly drawn" if mode.part == "random" else "first"
+        if mode.calibrates:
+            return (
+                f"a few numbers of the fitted decoder are calibrated on the {which} "
+                f"trials ({share}) of the session, with their labels; they are not "
+                "scored"
+            )
         return (
             f"calibrated on the {which} trials ({share}) of every held-out session "
             "together, with their labels; they are not scored"

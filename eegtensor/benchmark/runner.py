@@ -71,7 +71,9 @@ def benchmark(
         updates the decoder, then is predicted), "20%" or any share (the first
         trials in their order, without labels), "20%-random", "full"
         (transductive), "labelled-5" (the first 5 trials of every class, with
-        labels, join the source) or "labelled-20%". MOABB's names are accepted.
+        labels, join the source), "labelled-20%" or "calibrate-5" (the same trials
+        go to `calibrate` of a copy of the fitted decoder, session by session, as of
+        "tsmnet(calibration=30)"). MOABB's names are accepted.
     random_state : int | numpy.random.Generator | None
         Seeds random parts, groups and every ``random_state=None`` in a pipeline.
     n_jobs : int

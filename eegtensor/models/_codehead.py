@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,7 @@ class CodeTeller(nn.Module):
 
     rates: Tensor
     bias: Tensor
+    seen: Tensor
 
     def __init__(self, alphabet: Sequence[int], width: int, n_features: int) -> None:
         super().__init__()
@@ -63,6 +64,10 @@ class CodeTeller(nn.Module):
         self.register_buffer("bias", torch.zeros(n_slots, max(self.alphabet)))
         # How often a slot was sent: those always or never sent are not drawn.
         self.register_buffer("rates", torch.full((n_slots,), 0.5))
+        # Nor are codes that never occurred: of hundreds, some would come, and be wild.
+        self.register_buffer(
+            "seen", torch.ones(n_slots, max(self.alphabet), dtype=torch.bool)
+        )
 
     @torch.no_grad()
     def start_from(self, reader: nn.Linear) -> None:
@@ -73,8 +78,12 @@ class CodeTeller(nn.Module):
         second.weight.zero_()
 
     @torch.no_grad()
-    def start_at(self, rates: Tensor, shares: Tensor) -> None:
-        """Take over how often slots are sent, and the shares of their codes."""
+    def start_at(
+        self, rates: Tensor, shares: Tensor, seen: Tensor | None = None
+    ) -> None:
+        """Take over how often slots are sent, their codes' shares, and which occur."""
+        if seen is not None:
+            self.seen.copy_(seen)
         self.rates.copy_(rates)
         self.sent.bias.copy_(rates.clamp(1e-4, 1 - 1e-4).logit())
         self.bias.copy_(shares.clamp_min(1e-6).log())
@@ -166,6 +175,14 @@ class CodeTeller(nn.Module):
         for slot, n in enumerate(self.alphabet):
             logits = F.linear(h.float() * self.gain[slot], table[slot, 1 : 1 + n])
             logits = (logits + self.bias[slot, :n]) / temperature
+            logits = logits.masked_fill(~self.seen[slot, :n], -torch.inf)
             q = logits.softmax(dim=1)
             drawn.append(torch.multinomial(q, 1, generator=generator)[:, 0])
         return torch.where(sent, torch.stack(drawn, dim=1), -1)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        # Files of before had no such row.
+        state_dict.setdefault(prefix + "seen", torch.ones_like(self.seen))
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -142,7 +142,12 @@ class MaskedTokenNetwork(nn.Module):
 
     @torch.no_grad()
     def start_at(
-        self, rates: Tensor, shares: Tensor, vectors: Tensor | None = None
+        self,
+        rates: Tensor,
+        shares: Tensor,
+        vectors: Tensor | None = None,
+        *,
+        seen: Tensor | None = None,
     ) -> None:
         """Start from how often codes are used, and what they stand for.
 
@@ -154,8 +159,10 @@ class MaskedTokenNetwork(nn.Module):
             Of a slot's codes.
         vectors : Tensor, shape (n_slots, largest alphabet, n_code_features) | None
             That codes stand for.
+        seen : Tensor of bool, shape (n_slots, largest alphabet) | None
+            Codes that may be drawn; None for all.
         """
-        self.teller.start_at(rates, shares)
+        self.teller.start_at(rates, shares, seen)
         if vectors is not None:
             self.table[:, 1:] = vectors
 

@@ -43,13 +43,16 @@ def check_finite_trials(S: Tensor) -> None:
         On a GPU nothing is looked at: that would stop it. Nor can it be under
         torch.func's transforms, where gradients of single trials are found.
     """
-    # No public function tells whether a transform is on.
-    if torch._C._functorch.maybe_current_level() is not None:
+    if not _eager_cpu(S) or _transformed() or bool(torch.isfinite(S).all()):
         return
-    if _eager_cpu(S) and not bool(torch.isfinite(S).all()):
-        bad = (~torch.isfinite(S).flatten(1).all(dim=1)).nonzero()[:, 0]
-        fail(
-            f"Trials {listing(bad.tolist())} of the batch hold NaN or infinity",
-            why="Their covariances would be NaN, and so would the means of the batch",
-            fix="drop these trials or channels, or read with on_bad='drop'",
-        )
+    bad = (~torch.isfinite(S).flatten(1).all(dim=1)).nonzero()[:, 0]
+    fail(
+        f"Trials {listing(bad.tolist())} of the batch hold NaN or infinity",
+        why="Their covariances would be NaN, and so would the means of the batch",
+        fix="drop these trials or channels, or read with on_bad='drop'",
+    )
+
+
+def _transformed() -> bool:
+    """Whether torch.func's vmap or grad is at work; no public function tells."""
+    return torch._C._functorch.maybe_current_level() is not None

@@ -17,8 +17,10 @@ from eegtensor.training.network import chunks
 _ROWS = 4096
 
 
-def usage(ids: Tensor, present: Tensor, alphabet: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Return how often slots are sent, and the shares of their codes.
+def usage(
+    ids: Tensor, present: Tensor, alphabet: ArrayLike
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how often slots are sent, the shares of their codes, and which occur.
 
     Parameters
     ----------
@@ -31,6 +33,8 @@ def usage(ids: Tensor, present: Tensor, alphabet: ArrayLike) -> tuple[Tensor, Te
     rates : Tensor, shape (n_slots,)
     shares : Tensor, shape (n_slots, largest alphabet)
         With half a code added to each; zero beyond a slot's alphabet.
+    seen : Tensor of bool, shape (n_slots, largest alphabet)
+        All of a slot that is never sent.
     """
     sizes = torch.as_tensor(alphabet)
     n_slots, rows = len(sizes), int(sizes.max()) + 1
@@ -41,7 +45,8 @@ def usage(ids: Tensor, present: Tensor, alphabet: ArrayLike) -> tuple[Tensor, Te
     table = counts.view(n_slots, rows).double()
     rates = 1 - table[:, 0] / table.sum(dim=1).clamp_min(1)
     codes = torch.where(torch.arange(rows - 1) < sizes[:, None], table[:, 1:] + 0.5, 0)
-    return rates.float(), (codes / codes.sum(dim=1, keepdim=True)).float()
+    seen = (table[:, 1:] > 0) | (rates == 0)[:, None]
+    return rates.float(), (codes / codes.sum(dim=1, keepdim=True)).float(), seen
 
 
 def masked_batch(x: Mapping[str, Tensor], kind: str, ratio: float, seed: int) -> Batch:

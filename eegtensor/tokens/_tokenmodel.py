@@ -105,13 +105,15 @@ class TokenModel(BaseEstimator):
 
     def _begin(self, x: dict[str, Tensor], tokenizer: Any, seed: int | None) -> None:
         """Set a network that knows the codes and how often each is used."""
-        rates, self.shares_ = _scores.usage(x["ids"], x["present"], self.alphabet_)
+        rates, self.shares_, seen = _scores.usage(
+            x["ids"], x["present"], self.alphabet_
+        )
         vectors = None if tokenizer is None else code_vectors(tokenizer)
         # That of an earlier fit may be of another tokenizer.
         self.__dict__.pop("network_", None)
         self.n_code_features_ = None if vectors is None else vectors.shape[-1]
         network = self.network(random_state=seed)
-        network.start_at(rates, self.shares_, vectors)
+        network.start_at(rates, self.shares_, vectors, seen=seen)
         self.network_ = network.to(as_device(self.device)).eval()
 
     def network(

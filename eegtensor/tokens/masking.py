@@ -17,12 +17,14 @@ from eegtensor.training import Batch, StepContext, TrainState
 MASKS = ("random", "block", "channel", "hard")
 # Centres of the blocks of a window, and how far a chord and a frame reach.
 _BLOCKS, _CHORD, _FRAMES = 3, 0.5, 2.0
+# Share of the windows in training of which more is masked than asked for.
+_MORE = 0.25
 
 
 def draw_mask(
     kind: str,
     x: Mapping[str, Tensor],
-    ratio: float,
+    ratio: float | Tensor,
     generator: torch.Generator,
     *,
     difficulty: Tensor | None = None,
@@ -41,7 +43,7 @@ def draw_mask(
         Windows of a single channel get random tokens for "channel".
     x : mapping
         ``present``, ``places`` and ``index`` of `MaskedTokenNetwork.forward`.
-    ratio : float
+    ratio : float | Tensor, shape (batch,)
         Share of the tokens that are there.
     generator : torch.Generator
         On their device.
@@ -55,7 +57,7 @@ def draw_mask(
     masked : Tensor of bool, shape (batch, n_units, n_frames)
     """
     check_option("mask", kind, MASKS)
-    if not 0 < ratio < 1:
+    if not isinstance(ratio, Tensor) and not 0 < ratio < 1:
         fail(f"mask_ratio={ratio!r}", fix="give a share between 0 and 1")
     present = x["present"]
     shape, device = present.shape, present.device
@@ -75,7 +77,9 @@ def draw_mask(
     return _first(key, present, ratio)
 
 
-def _first(key: Tensor, present: Tensor, ratio: float, at_least: int = 1) -> Tensor:
+def _first(
+    key: Tensor, present: Tensor, ratio: float | Tensor, at_least: int = 1
+) -> Tensor:
     """Return the share of present places that have the smallest keys."""
     flat = key.masked_fill(~present, torch.inf).flatten(1)
     rank = flat.argsort(dim=1).argsort(dim=1)
@@ -118,6 +122,9 @@ class MaskTokens:
     teacher : Teacher | None
         Who tells which are hard.
     most_hard : float
+    more : float
+        Share of the windows with a ratio drawn between `ratio` and 1: a network
+        that never saw less than half of a window cannot draw all of it.
 
     References
     ----------
@@ -135,12 +142,13 @@ class MaskTokens:
         *,
         teacher: Teacher | None = None,
         most_hard: float = 0.5,
+        more: float = _MORE,
     ) -> None:
         check_option("mask", kind, MASKS)
         if kind == "hard" and teacher is None:
             fail("mask='hard' has no teacher", fix="give Teacher(network)")
         self.kind, self.ratio, self.n_epochs = kind, ratio, n_epochs
-        self.teacher, self.most_hard = teacher, most_hard
+        self.teacher, self.most_hard, self.more = teacher, most_hard, more
 
     def sample(self, context: StepContext) -> _Masked:
         """Draw the mask of a batch."""
@@ -148,10 +156,16 @@ class MaskTokens:
         assert context.generator is not None
         difficulty = None if self.teacher is None else self.teacher.difficulty(x)
         grown = (context.epoch - 1) / max(self.n_epochs - 1, 1)
+        present = x["present"]
+        # No value is looked at: a step on a GPU would wait for it.
+        drawn = torch.rand(
+            2, len(present), generator=context.generator, device=present.device
+        )
+        larger = self.ratio + (1 - self.ratio) * drawn[1]
         masked = draw_mask(
             self.kind,
             x,
-            self.ratio,
+            torch.where(drawn[0] < self.more, larger, self.ratio),
             context.generator,
             difficulty=difficulty,
             hard_share=self.most_hard * grown,

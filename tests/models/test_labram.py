@@ -88,3 +88,13 @@ def test_one_unit_code_as_published() -> None:
 def test_too_many_seconds() -> None:
     with pytest.raises(EEGTensorError, match="16 patches"):
         small().encode(samples(1, 1, 17 * 200), ["Cz"])
+
+
+def test_channels_do_not_share_the_class_tokens_row() -> None:
+    network = VQNSP(size="small", fixes=(), random_state=0).eval()
+    z = network.latents(torch.randn(1, 1, 1, 200), torch.tensor([[0]]))
+    z.square().sum().backward()
+    rows = network.encoder.places.grad.abs().sum(dim=-1).view(-1).nonzero()[:, 0]
+    assert rows.tolist() == [0, 1]
+    # As published, where NeuroRVQ has another.
+    assert isinstance(network.heads[0][1], torch.nn.Tanh)

@@ -161,6 +161,44 @@ def test_it_starts_at_the_shares_of_codes() -> None:
     torch.testing.assert_close(counts, shares[0, :5], atol=0.03, rtol=0)
     cold = model.draw(states[:1].expand(50, -1), torch.Generator(), temperature=1e-4)
     assert (cold[:, 0] == shares[0].argmax()).all()
+    # Hot, what is sent at times is sent half of the time; the others as ever.
+    hot = model.draw(states[:1].expand(400, -1), torch.Generator(), temperature=100.0)
+    assert (hot[:, 0] >= 0).all() and (hot[:, 2] == -1).all()
+    assert 0.4 < float((hot[:, 1] >= 0).float().mean()) < 0.6
+
+
+def test_which_slots_are_sent_and_when_is_read() -> None:
+    model = net(n_code_features=4)
+    x = {k: v for k, v in inputs().items() if k != "masked"}
+    # Vectors are zeros: only whether a slot is sent can tell.
+    other = {**x, "ids": torch.where(x["ids"] >= 0, 0, x["ids"])}
+    torch.testing.assert_close(model(x).states, model(other).states)
+    none = {**x, "ids": torch.full_like(x["ids"], -1)}
+    assert float((model(x).states - model(none).states).abs().max()) > 0.01
+    # Frames that hold the same differ by when they are.
+    assert float(model(none).states.diff(dim=2).abs().max()) > 0.01
+
+
+def test_codes_that_never_occurred_are_not_drawn() -> None:
+    model = net()
+    seen = torch.zeros(3, 7, dtype=torch.bool)
+    seen[0, [0, 4]] = seen[1, 1] = seen[2] = True
+    shares = torch.tensor([[1 / n] * n + [0] * (7 - n) for n in ALPHABET])
+    model.start_at(torch.ones(3), shares, seen=seen)
+    state, again = model.state_dict(), net(random_state=1)
+    again.load_state_dict(state)
+    states = model(inputs()).states.flatten(0, 2)[:1].expand(200, -1)
+    for one in (model, again):
+        drawn = one.draw(states, torch.Generator())
+        assert drawn[:, 0].unique().tolist() == [0, 4]
+        assert drawn[:, 1].unique().tolist() == [1]
+        assert len(drawn[:, 2].unique()) == ALPHABET[2]
+    # Their loss stays finite, and files without the row are read.
+    losses = model.losses(states[:1], torch.tensor([[1, 0, 0]]))
+    assert bool(losses.codes.isfinite().all())
+    del state["teller.seen"]
+    again.load_state_dict(state)
+    assert bool(again.teller.seen.all())
 
 
 def test_vectors_of_codes_are_not_trained() -> None:

@@ -15,6 +15,7 @@ from tokens._given import Given, domains_of
 
 from eegtensor._check import EEGTensorError
 from eegtensor.tokens import EEGTokenizer
+from eegtensor.tokens._objective import MaskedScores
 from eegtensor.tokens.classifier import TokenClassifier
 from eegtensor.tokens.module import TokenNet
 from eegtensor.tokens.pretrain import MaskedTokenModel
@@ -134,3 +135,28 @@ def test_what_is_no_mode_is_refused(given: Given) -> None:
         TokenClassifier(given.tokenizer, given.model, mode="tune").fit(X, y)
     with pytest.raises(EEGTensorError, match="labelled"):
         TokenClassifier(given.tokenizer, given.model).fit(X, y, labelled=[True])
+
+
+def test_a_model_has_its_dropout_and_the_best_epochs_weights(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = given.tokenizer.encode(given.trials[:16])
+    n_seen = iter(range(9))
+
+    def worse_and_worse(*_: Any) -> MaskedScores:
+        return MaskedScores(float(next(n_seen)), 0.0, 0.0, 0.0, 1)
+
+    monkeypatch.setattr("eegtensor.tokens._scores.evaluate", worse_and_worse)
+    model = MaskedTokenModel(width=16, depth=1, n_frames=2, dropout=0.3, batch_size=8)
+    one, three = (
+        clone(model).set_params(epochs=n).fit(tokens, tokenizer=given.tokenizer)
+        for n in (1, 3)
+    )
+    assert three.network_.blocks[0].drop.p == 0.3
+    assert three.network(dropout=0.1).blocks[0].drop.p == 0.1
+    assert len(three.history_.rows) == 3
+    # The first epoch was the best one.
+    for a, b in zip(
+        one.network_.parameters(), three.network_.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)

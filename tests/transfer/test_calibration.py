@@ -19,6 +19,7 @@ from eegtensor.transfer import (
     SPDNetworkClassifier,
     TSMNetClassifier,
 )
+from eegtensor.transfer._calibration import _codes
 
 SMALL = {
     "n_temporal_filters": 2,
@@ -77,6 +78,24 @@ def fitted(people):
     return TSMNetClassifier(**SMALL).fit(X, y, subjects=who)
 
 
+@pytest.fixture(scope="module")
+def few(people):
+    """Three trials of each class of the first new person, and all others."""
+    return people.of(people.new[0], 3)
+
+
+# To be copied, not changed.
+@pytest.fixture(scope="module")
+def adapted(people, fitted, few):
+    model = copy.deepcopy(fitted)
+    return model.adapt(people.X[few[0]], subjects=people.who[few[0]])
+
+
+@pytest.fixture(scope="module")
+def person(people, fitted, few):
+    return calibrated(fitted, people, few[0])
+
+
 def calibrated(model, people, index, **options):
     model = copy.deepcopy(model)
     return model.calibrate(
@@ -90,13 +109,30 @@ def norms_of(model, names):
     return {n: b[rows].clone() for n, b in norm.named_buffers() if b.ndim}
 
 
-def test_recording_changes_no_fit(people, fitted):
+def at_base(model):
+    """Return whether the weights are those that calibrations start from."""
+    base = model.directions_["base"]
+    leaves = ParamSpace(model.network_).leaves
+    return all(torch.equal(p, base[name].to(p)) for name, p in leaves.items())
+
+
+def test_recording_changes_no_fit(people):
     X, y, who = people.source
-    plain = TSMNetClassifier(**{**SMALL, "calibration": None}).fit(X, y, subjects=who)
+    plain, recorded = (
+        TSMNetClassifier(**{**SMALL, "epochs": 3, "calibration": n}) for n in (None, 3)
+    )
+    for model in (plain, recorded):
+        model.fit(X, y, subjects=who)
     for a, b in zip(
-        plain.network_.parameters(), fitted.network_.parameters(), strict=True
+        plain.network_.parameters(), recorded.network_.parameters(), strict=True
     ):
         assert torch.equal(a, b)
+    assert recorded.directions_ is not None
+    # The weights a run ends with may not be those of its last epoch.
+    assert at_base(recorded.set_params(averager="swa").fit(X, y, subjects=who))
+    # Directions of an earlier fit are not those of this one.
+    recorded.set_params(calibration=None).fit(X, y, subjects=who)
+    assert recorded.directions_ is None
     assert plain.directions_ is None
     with pytest.raises(EEGTensorError, match="set calibration=20"):
         plain.calibrate(X[:4], y[:4])
@@ -117,47 +153,43 @@ def test_a_few_trials_help_on_the_average(people, fitted):
     assert ten.mean() > 0 and np.mean(gains) > 0.01
 
 
-def test_only_the_numbers_asked_for_move(people, fitted):
-    few, _ = people.of(people.new[0], 3)
-    model = calibrated(fitted, people, few)
-    assert model.coefficients_.shape == (20,) and np.abs(model.coefficients_).max() > 0
+def test_only_the_numbers_asked_for_move(fitted, person):
+    a = torch.from_numpy(person.coefficients_)
+    assert a.shape == (20,) and a.abs().max() > 0
     base, directions = fitted.directions_["base"], fitted.directions_["directions"]
-    space = ParamSpace(model.network_)
+    assert at_base(fitted)
+    space = ParamSpace(person.network_)
     moved = space.log(space.snapshot(), base)
-    a = torch.from_numpy(model.coefficients_)
     for name, d in directions.items():
         assert len(d) == 20
         along = torch.tensordot(a.to(d), d, dims=1)
         torch.testing.assert_close(moved[name], along, rtol=1e-4, atol=1e-6)
-    W = model.network_.bimap.weight
+    W = person.network_.bimap.weight
     torch.testing.assert_close(W.mT @ W, torch.eye(5, dtype=W.dtype), rtol=0, atol=1e-9)
 
 
-def test_statistics_of_others_stay(people, fitted):
-    few, _ = people.of(people.new[0], 3)
+def test_statistics_of_others_stay(people, fitted, few, adapted, person):
     names = list(fitted.network_.norm.names)
-    before = norms_of(fitted, names)
-    model = calibrated(fitted, people, few)
-    after = norms_of(model, names)
+    before, after = norms_of(fitted, names), norms_of(person, names)
     assert before and all(torch.equal(before[n], after[n]) for n in before)
     # The person's are those of `adapt`, at the trained weights.
-    adapted = copy.deepcopy(fitted).adapt(people.X[few], subjects=people.who[few])
-    assert model.adaptation_ == adapted.adaptation_
-    (person,) = model.adaptation_
-    one, two = norms_of(model, [person]), norms_of(adapted, [person])
+    assert person.adaptation_ == adapted.adaptation_
+    (name,) = person.adaptation_
+    one, two = norms_of(person, [name]), norms_of(adapted, [name])
     assert all(torch.equal(one[n], two[n]) for n in one)
-    kept = adapted.calibrate(
-        people.X[few[:-1]], people.y[few[:-1]], subjects=people.who[few[:-1]],
-        adapt=False,
-    )  # fmt: skip
-    three = norms_of(kept, [person])
+    index = few[0][:-1]
+    kept = copy.copy(adapted).calibrate(
+        people.X[index], people.y[index], subjects=people.who[index], adapt=False
+    )
+    # Of a shallow copy the network is another, too: the old one keeps its weights.
+    assert at_base(adapted) and not at_base(kept)
+    three = norms_of(kept, [name])
     assert all(torch.equal(one[n], three[n]) for n in one)
 
 
-def test_each_call_starts_from_the_trained_weights(people, fitted):
-    one, _ = people.of(people.new[0], 3)
+def test_each_call_starts_from_the_trained_weights(people, fitted, person):
     two, rest = people.of(people.new[1], 3)
-    twice = calibrated(calibrated(fitted, people, one), people, two)
+    twice = calibrated(person, people, two)
     once = calibrated(fitted, people, two)
     where = {"subjects": people.who[rest]}
     np.testing.assert_array_equal(
@@ -168,15 +200,21 @@ def test_each_call_starts_from_the_trained_weights(people, fitted):
     assert np.abs(held.coefficients_).max() < 1e-6
 
 
-def test_trials_without_labels_serve_the_statistics(people, fitted):
-    few, rest = people.of(people.new[0], 3)
-    index = np.concatenate([few, rest])
+def test_trials_without_labels_serve_the_statistics(people, fitted, few):
+    # Those of another person come first, which takes the labelled ones' place.
+    other, _ = people.of(people.new[1], 5)
+    few, rest = few
+    index = np.concatenate([other, few, rest])
     y = np.asarray(people.y[index], dtype=object)
-    y[len(few) :] = None
+    y[~np.isin(index, few)] = None
     model = copy.deepcopy(fitted)
     model.calibrate(people.X[index], y, subjects=people.who[index])
     two = copy.deepcopy(fitted).adapt(people.X[index], subjects=people.who[index])
+    two = two.adapt(people.X[other], subjects=people.who[other])
+    assert two.last_target_.subject == people.new[1]
     two = calibrated(two, people, few, adapt=False)
+    assert two.last_target_ == model.last_target_
+    np.testing.assert_allclose(model.coefficients_, two.coefficients_, atol=1e-6)
     np.testing.assert_allclose(
         model.decision_function(people.X[rest]),
         two.decision_function(people.X[rest]),
@@ -193,15 +231,15 @@ def test_classes_count_alike(people, fitted):
     np.testing.assert_allclose(one.coefficients_, two.coefficients_, atol=1e-3)
 
 
-def test_save_and_load(people, fitted, tmp_path):
-    few, rest = people.of(people.new[0], 3)
+def test_save_and_load(people, fitted, few, person, tmp_path):
+    few, rest = few
     fitted.save(tmp_path / "model")
     model = TSMNetClassifier.load(tmp_path / "model")
     assert clone(model).calibration == 20 and model.coefficients_ is None
-    one, two = (calibrated(m, people, few) for m in (model, fitted))
-    np.testing.assert_allclose(one.coefficients_, two.coefficients_, atol=1e-3)
-    one.save(tmp_path / "person")
-    again = TSMNetClassifier.load(tmp_path / "person")
+    one = calibrated(model, people, few)
+    np.testing.assert_allclose(one.coefficients_, person.coefficients_, atol=1e-3)
+    one.save(tmp_path / "one")
+    again = TSMNetClassifier.load(tmp_path / "one")
     np.testing.assert_array_equal(again.coefficients_, one.coefficients_)
     np.testing.assert_array_equal(
         again.decision_function(people.X[rest]), one.decision_function(people.X[rest])
@@ -210,16 +248,27 @@ def test_save_and_load(people, fitted, tmp_path):
 
 def test_through_a_pipeline(people):
     X, y, who = people.source
-    network = TSMNetClassifier(**{**SMALL, "epochs": 8, "calibration": 6})
+    network = TSMNetClassifier(**{**SMALL, "epochs": 3, "calibration": 3})
     pipe = Pipeline([("align", EuclideanAlignment()), ("network", network)])
     pipe.fit(X, y, subjects=who)
     by_hand = copy.deepcopy(pipe)
     few, rest = people.of(people.new[0], 3)
     given = {"subjects": people.who[few]}
-    pipe.calibrate(people.X[few], people.y[few], **given, ridge=5.0)
+    pipe.calibrate(people.X[few], people.y[few], **given, ridge=300.0)
     align, network = (step for _, step in by_hand.steps)
     Z = align.adapt(people.X[few], **given).transform(people.X[few], **given)
-    network.calibrate(Z, people.y[few], **given, ridge=5.0)
+    network.calibrate(Z, people.y[few], **given, ridge=300.0)
+    np.testing.assert_array_equal(
+        pipe.predict_proba(people.X[rest]), by_hand.predict_proba(people.X[rest])
+    )
+    # Without `adapt` all steps keep the statistics that they have.
+    here = people.who == people.new[0]
+    pipe.adapt(people.X[here], subjects=people.who[here])
+    by_hand = copy.deepcopy(pipe)
+    pipe.calibrate(people.X[few], people.y[few], **given, ridge=300.0, adapt=False)
+    align, network = (step for _, step in by_hand.steps)
+    Z = align.transform(people.X[few], **given)
+    network.calibrate(Z, people.y[few], **given, ridge=300.0, adapt=False)
     np.testing.assert_array_equal(
         pipe.predict_proba(people.X[rest]), by_hand.predict_proba(people.X[rest])
     )
@@ -249,7 +298,10 @@ def test_mistakes(people, fitted):
     ):
         with pytest.raises(EEGTensorError, match=words):
             copy.deepcopy(fitted).calibrate(X, labels)
-    with pytest.raises(EEGTensorError, match="ridge"):
+    # Numbers beside None are objects, beside NaN floats.
+    for labels in ([2, None, 1], [2.0, np.nan, 1.0]):
+        assert _codes(labels, 3, np.array([1, 2])).tolist() == [1, -1, 0]
+    with pytest.raises(EEGTensorError, match=r"ridge=-1\.0"):
         fitted.calibrate(X, y, ridge=-1.0)
     for value in (0, 21):
         with pytest.raises(EEGTensorError, match=f"calibration={value}"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from eegtensor import make_pipeline, simulate_trials
 from eegtensor.pipeline import Pipeline
@@ -98,3 +100,70 @@ def test_which_methods_learn_from_them():
     assert network(recipe="m3s").learns_unlabelled
     assert not network().learns_unlabelled
     assert not hasattr(make_pipeline("mdm")[-1], "learns_unlabelled")
+
+
+def test_steps_before_get_the_names_that_trials_bring(people):
+    source, target = people
+    half = np.repeat(["0", "1"], len(target) // 2)
+    target = replace(target, metadata=target.metadata.assign(session=half))
+    # Its sessions differ, so that one whitening for both would show.
+    target = replace(
+        target, X=target.X * np.where(half == "0", 1.0, 3.0)[:, None, None]
+    )
+    pipe = pipeline(objective=VIRTUAL).fit(source, X_target_unlabeled=target)
+    names = {"subjects": target.subjects, "sessions": target.sessions}
+    given = {"subjects": source.subjects, "sessions": source.sessions}
+    align = EuclideanAlignment()
+    Z = align.fit_transform(source.X, source.y, **given)
+    U = align.adapt(target.X, **names).transform(target.X, **names)
+    direct = network(objective=VIRTUAL).fit(
+        np.concatenate([Z, U]),
+        [*source.y, *[None] * len(U)],
+        **{k: np.append(given[k], names[k]) for k in given},
+    )
+    np.testing.assert_array_equal(
+        pipe.predict_proba(target), direct.adapt(U, **names).predict_proba(U, **names)
+    )
+
+
+class Learner(ClassifierMixin, BaseEstimator):
+    """A last step that learns from trials without labels, and keeps what it got."""
+
+    learns_unlabelled = True
+
+    def fit(self, X, y, subjects=None, sessions=None, sample_weight=None):
+        self.classes_ = np.unique([label for label in y if label is not None])
+        self.got_ = X, y, subjects, sessions, sample_weight
+        return self
+
+    def predict(self, X):
+        return np.repeat(self.classes_[0], len(X))
+
+
+class Doubled(BaseEstimator):
+    """A step that can do no more than transform."""
+
+    def fit(self, X, y=None):
+        self.n_ = len(X)
+        return self
+
+    def transform(self, X):
+        return 2.0 * X
+
+
+@pytest.mark.parametrize("subjects", ["me", ["a"] * 4 + ["b"] * 2, None])
+def test_what_joins_has_no_label_and_a_domain_of_its_own(subjects):
+    X, T = np.ones((6, 2, 8)), np.full((3, 2, 8), 5.0)
+    pipe = Pipeline([("double", Doubled()), ("learn", Learner())])
+    weight = np.arange(6.0)
+    pipe.fit(
+        X, list("ababab"), subjects=subjects, sample_weight=weight, X_target_unlabeled=T
+    )
+    # The steps before are fitted to the source alone.
+    assert pipe[0].n_ == 6
+    Z, y, who, when, w = pipe[1].got_
+    np.testing.assert_array_equal(Z, np.concatenate([2.0 * X, 2.0 * T]))
+    assert list(y) == [*"ababab", None, None, None]
+    mine = subjects if isinstance(subjects, list) else [subjects or ""] * 6
+    assert list(who) == [*mine, *["target"] * 3] and list(when) == [""] * 9
+    assert list(w) == [*weight, 1.0, 1.0, 1.0]

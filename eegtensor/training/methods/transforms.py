@@ -29,7 +29,7 @@ TRANSFORMS: dict[str, Method] = {
     "fngd": Method(
         "gradient transform",
         "Ou et al., arXiv 2403.03473",
-        "2 in the first epoch, then 1 + a backward pass of each layer",
+        "2; later 1 + a pass of each layer",
         ("index",),
         "eegtensor.training.transforms:FNGD",
     ),

@@ -59,8 +59,8 @@ def trial_gradients(module: nn.Module, found: Pass) -> dict[str, Tensor]:
             )
             return out
 
-        out, pull = torch.func.vjp(output, found.values)
-        pulled: dict[str, Tensor] = pull(gradient[None].to(out.dtype))[0]
+        back = torch.func.vjp(output, found.values)
+        pulled: dict[str, Tensor] = back[1](gradient[None].to(back[0].dtype))[0]
         return pulled
 
     with unwatched(module), torch.enable_grad(), warnings.catch_warnings():

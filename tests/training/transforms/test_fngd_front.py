@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eegtensor.models import TSMNet
-from eegtensor.nn import BiMap, LinearFront
+from eegtensor.nn import LinearFront
 from eegtensor.training import (
     Batch,
     CrossEntropy,
@@ -25,7 +25,6 @@ from eegtensor.training.transforms._trialgradients import (
     gram,
     trial_gradients,
     trial_weights,
-    weighted_gradient,
 )
 from eegtensor.training.transforms._watched import Watcher
 
@@ -235,27 +234,6 @@ def test_gradients_are_those_at_perturbed_weights():
         torch.testing.assert_close(total[name], g, rtol=0, atol=1e-10)
 
 
-def test_a_bimap_that_is_called_has_both_ways_of_a_weighted_sum():
-    layer = BiMap(5, 3, dtype=torch.float64)
-    a = torch.randn(6, 5, 5, generator=torch.Generator().manual_seed(0)).double()
-    x = a @ a.mT
-    watcher = Watcher(layer)
-    out = layer(x)
-    out.square().sum().backward()
-    ((module, found),) = watcher.of(6)
-    w = torch.linspace(0.1, 2.0, 6).double()
-    rows = trial_gradients(module, found)["weight"]
-    torch.testing.assert_close(
-        torch.tensordot(w, rows, dims=1),
-        weighted_gradient(module, found, w),
-        rtol=0,
-        atol=1e-9,
-    )
-    torch.testing.assert_close(
-        rows.sum(dim=0), layer.weight.grad.as_subclass(torch.Tensor), rtol=0, atol=1e-9
-    )
-
-
 class Lent(nn.Module):
     """A network that calls a map of trials with weights of its own as arguments."""
 
@@ -292,19 +270,6 @@ def test_copies_of_a_network_are_not_watched():
     other = copy.deepcopy(net)
     nn.functional.cross_entropy(other(data.x, domain=data.domain), data.y).backward()
     assert not list(watcher.of(N))
-
-
-def test_bfloat16_trains():
-    data = trials()
-    data = Batch(data.x.float(), data.y, data.domain)
-    net = TSMNet(4, 2, 30, domains=["a", "b"], subspace=3, random_state=0,
-                 n_spatial_filters=6, temporal_kernel=5)  # fmt: skip
-    fit(net, data, FNGD(), epochs=2, precision="bfloat16")
-    plain = nn.Sequential(
-        nn.Conv1d(4, 3, 5), nn.Flatten(), nn.Linear(78, 5), nn.ReLU(), nn.Linear(5, 2)
-    )
-    fit(plain, Batch(1e5 * data.x, data.y), FNGD(), epochs=2, precision="bfloat16")
-    assert all(bool(p.isfinite().all()) for m in (net, plain) for p in m.parameters())
 
 
 def test_damped_weights_fall_with_the_size_of_a_gradient():
