@@ -210,6 +210,8 @@ def test_what_experts_learned_reaches_predictions(people, monkeypatch) -> None:
     auto.rounds_ = rounds
     refined = pipe.predict_proba(target.X, **where)
     assert rounds.shape == (2, 4)
+    # Means that follow the trials are not those of the batch.
+    assert np.abs(p - plain).max() > 1e-3
     assert np.abs(refined - plain).max() > 0.01 < np.abs(plain - before).max()
     # A trial alone is the same trial, and trials of others are not touched.
     one = {"subjects": target.subjects[:1], "sessions": target.sessions[:1]}
