@@ -202,7 +202,7 @@ def test_options_of_optimizers(setup, optimizer):
         {"sampler": SAM()},
         {"recipe": CrossEntropy()},
     ],
-    ids=str,
+    ids=lambda plugs: next(iter(plugs)),
 )
 def test_things_that_are_no_plug_of_the_kind(setup, plugs):
     with pytest.raises(EEGTensorError, match="is no"):
