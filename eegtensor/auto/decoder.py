@@ -143,6 +143,7 @@ class AutoDecoder(ClassifierMixin, DomainEstimator):
         X = check_signals(X)
         candidates = self._candidates(X.shape[1])
         check_option("combine", self.combine, ("stack", "best"))
+        check_option("align", self.align, (None, "riemann"))
         self.classes_, codes = class_codes(y, len(X), "AutoDecoder")
         y = np.asarray(y)
         domains = _labels(len(X), subjects, sessions)

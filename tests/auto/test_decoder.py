@@ -9,7 +9,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from eegtensor import EEGTensorError, make_pipeline, simulate_trials
-from eegtensor.auto import CANDIDATES, QUICK
+from eegtensor.auto import CANDIDATES, QUICK, AutoDecoder
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,8 @@ def test_bad_input(people) -> None:
         make_pipeline("auto", candidates=("mdm", "lstm")).fit(source)
     with pytest.raises(EEGTensorError, match="'mean'"):
         make_pipeline("auto", candidates=("mdm",), combine="mean").fit(source)
+    with pytest.raises(EEGTensorError, match="align='euclidean'"):
+        AutoDecoder(("mdm",), align="euclidean").fit(source.X, source.y)
     wide = np.random.default_rng(0).standard_normal((20, 40, 64))
     with pytest.raises(EEGTensorError, match="40 channels are too many"):
         make_pipeline("auto", candidates=("augmented-lda",)).fit(wide, [0, 1] * 10)
