@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from eegtensor import geometry
 from eegtensor._check import check_option, check_signals, fail
 from eegtensor.features._base import DomainTransformer, check_fitted
+from eegtensor.features._spectrum import mean_power, pieces
 from eegtensor.geometry.covariance import ESTIMATORS
 
 
@@ -128,27 +129,17 @@ class AugmentedCovariances(DomainTransformer):
                 f"{self.lag_} samples apart",
                 fix="use the same window as in fit",
             )
-        # Trials of a store arrive as a memory map, read here piece by piece.
-        step = max(1, (1 << 23) // (self.order_ * X[0].size))
-        pieces = []
-        for i in range(0, len(X), step):
-            part = X[i : i + step]
-            starts = self.lag_ * np.arange(self.order_)
+        starts = self.lag_ * np.arange(self.order_)
+        matrices = []
+        for part in pieces(X, (1 << 23) // self.order_):
             copies = np.concatenate([part[:, :, s : s + length] for s in starts], 1)
-            pieces.append(geometry.covariances(copies, estimator=self.estimator))
-        return np.concatenate(pieces)
+            matrices.append(geometry.covariances(copies, estimator=self.estimator))
+        return np.concatenate(matrices)
 
 
 def _quarter_period(X: NDArray) -> int:
     """Return a quarter of the period of the mean frequency, in samples."""
-    power = np.zeros(X.shape[2] // 2 + 1)
-    step = max(1, (1 << 22) // X[0].size)
-    for i in range(0, len(X), step):
-        part = X[i : i + step].astype(np.float64)
-        spectrum = np.abs(np.fft.rfft(part - part.mean(axis=2, keepdims=True))) ** 2
-        # Each trial counts alike, whatever its power.
-        total = spectrum.sum(axis=(1, 2), keepdims=True)
-        power += (spectrum / np.where(total > 0, total, 1.0)).sum(axis=(0, 1))
+    power = mean_power(X)
     if not power.any():
         return 1
     cycles = np.arange(len(power)) @ power / power.sum() / X.shape[2]

@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter
 
 from eegtensor._check import check_signals, fail
 from eegtensor.features._base import DomainTransformer, check_fitted
+from eegtensor.features._spectrum import mean_power, pieces, spectra
 from eegtensor.geometry.covariance import shrink_oas
 
 # Frequencies with less power than this share of the strongest one are filtered out.
@@ -75,12 +76,7 @@ class SpectralCovariances(DomainTransformer):
                 why="They hold no bands",
                 fix="give longer trials",
             )
-        power = np.zeros(X.shape[2] // 2 + 1)
-        for part in _pieces(X):
-            spectrum = np.abs(_transform(part)) ** 2
-            # Each trial counts alike, whatever its power.
-            total = spectrum.sum(axis=(1, 2), keepdims=True)
-            power += (spectrum / np.where(total > 0, total, 1.0)).sum(axis=(0, 1))
+        power = mean_power(X, np.hanning(X.shape[2]))
         # Medians of neighbours: a line, of the mains or of a flicker, is no band.
         power = median_filter(power[1:], size=min(_LINE, len(power) - 1))
         held = np.flatnonzero(power >= _FLOOR * power.max()) + 1
@@ -117,25 +113,13 @@ class SpectralCovariances(DomainTransformer):
                 f"{self.n_features_in_} x {self._n_times}",
                 fix="use the same channels, rate and window as in fit",
             )
-        return np.concatenate([self._covariances(part) for part in _pieces(X)])
+        return np.concatenate([self._covariances(part) for part in pieces(X)])
 
     def _covariances(self, X: NDArray) -> NDArray:
-        spectrum = _transform(X)
+        spectrum = spectra(X, np.hanning(X.shape[2]))
         bands = []
         for low, high in self.bands_:
             Z = spectrum[:, :, low:high]
             S = (Z @ Z.conj().swapaxes(1, 2)).real / (high - low)
             bands.append(shrink_oas(S, 2 * int(high - low)))
         return np.stack(bands, axis=1)
-
-
-def _transform(X: NDArray) -> NDArray:
-    X = X.astype(np.float64)
-    X -= X.mean(axis=2, keepdims=True)
-    return np.fft.rfft(X * np.hanning(X.shape[2]), axis=2)
-
-
-def _pieces(X: NDArray) -> list[NDArray]:
-    # Trials of a store arrive as a memory map, read here piece by piece.
-    step = max(1, (1 << 22) // X[0].size)
-    return [X[i : i + step] for i in range(0, len(X), step)]

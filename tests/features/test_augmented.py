@@ -37,6 +37,14 @@ def test_the_lag_is_a_quarter_of_a_period(frequency, lag) -> None:
     assert found == AugmentedCovariances().fit(1e6 * signals(frequency=frequency)).lag_
 
 
+def test_a_loud_trial_or_an_offset_moves_no_lag() -> None:
+    X = signals(frequency=10.0)
+    lag = AugmentedCovariances().fit(X).lag_
+    assert AugmentedCovariances().fit(X + 1e-3).lag_ == lag
+    loud = np.concatenate([X, 1e3 * signals(frequency=2.5)[:1]])
+    assert AugmentedCovariances().fit(loud).lag_ <= lag + 1
+
+
 def test_size_and_length_lower_what_was_not_asked_for() -> None:
     assert AugmentedCovariances(max_size=8).fit(signals()).order_ == 2
     assert AugmentedCovariances(max_size=2).fit(signals()).order_ == 1

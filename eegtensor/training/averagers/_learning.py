@@ -35,7 +35,7 @@ class Learner:
         """Take the network and the objectives from a run."""
         self.network, self.seed = state.network, state.seed
         # Before the first step there is no context.
-        used = getattr(state.context or state, "objective", None)
+        used = (state.context or state).objective
         # Steps of a recipe may have objectives of another kind.
         if isinstance(used, WeightedSum):
             self.objective = used.evaluated()
