@@ -67,12 +67,13 @@ def take_step(
         # After the reverts: no hook of a latent perturbation is left.
         with torch.no_grad():
             context.network(context.clean)
+    if plugs.grad_transform is not None:
+        transform_gradients(plugs.grad_transform, context)
     if sign != 1.0:
+        # After the transform, which may add terms of its own passes.
         for p in _stepped(optimizer):
             if p.grad is not None:
                 p.grad *= sign
-    if plugs.grad_transform is not None:
-        transform_gradients(plugs.grad_transform, context)
     optimizer.step()
     if plugs.averager is not None:
         plugs.averager.observe(model, context.step)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from eegtensor import EEGTensorError
 from eegtensor.training import (
@@ -14,6 +15,7 @@ from eegtensor.training import (
     CrossEntropy,
     Setup,
     ShuffleSampler,
+    Step,
     build,
     make_optimizer,
     train,
@@ -146,6 +148,23 @@ def test_a_step_is_that_of_the_whole_matrix_layer_by_layer(accumulate):
         wanted = before[n] - 0.1 * step.reshape(p.shape)
         torch.testing.assert_close(p.detach(), wanted, rtol=0, atol=1e-8)
     assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_an_ascending_step_is_the_descending_one_turned_round():
+    class Turned:
+        def __init__(self, sign):
+            self.sign = sign
+
+        def steps(self, state, data):
+            yield Step(replace(data, index=torch.arange(len(data))), sign=self.sign)
+
+    moved = []
+    for sign in (1.0, -1.0):
+        net, data = network()
+        before = parameters_to_vector(net.parameters()).detach().clone()
+        fit(net, data, FNGD(damping=0.5), recipe=Turned(sign))
+        moved.append(parameters_to_vector(net.parameters()).detach() - before)
+    torch.testing.assert_close(moved[1], -moved[0], rtol=0, atol=1e-12)
 
 
 def test_a_large_damping_is_plain_descent():
