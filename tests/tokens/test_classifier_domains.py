@@ -90,6 +90,13 @@ def test_domains_never_seen(given: Given, probe: TokenClassifier) -> None:
     np.testing.assert_allclose(
         alone.predict_proba(here, **part), adapted.predict_proba(here, **part)
     )
+    # A few trials of a person known do not change what is known of that person.
+    few = ~test & (np.cumsum(~test) <= 5)
+    mixed = alone.predict_proba(given.trials[few | test], **given.part(few | test))
+    known = probe.predict_proba(given.trials[few], **given.part(few))
+    np.testing.assert_allclose(mixed[few[few | test]], known, atol=1e-6)
+    expected = adapted.predict_proba(here, **part)
+    np.testing.assert_allclose(mixed[test[few | test]], expected, atol=1e-6)
     assert len(alone.network_.norm.names) == 3
     with pytest.raises(EEGTensorError, match="No statistics"):
         copy.copy(probe).set_params(unseen="raise").predict(here, **part)
