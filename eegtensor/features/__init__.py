@@ -1,5 +1,6 @@
 """Features: scikit-learn transformers from trials to what decoders read."""
 
+from eegtensor.features import kernels
 from eegtensor.features._base import DomainEstimator, DomainTransformer
 from eegtensor.features.augmented import AugmentedCovariances
 from eegtensor.features.blockterm import BlockTermFeatures
@@ -51,6 +52,7 @@ __all__ = [
     "TimeFrequencyTensor",
     "TuckerFeatures",
     "XdawnCovariances",
+    "kernels",
     "plot_factors",
     "select_rank",
 ]
