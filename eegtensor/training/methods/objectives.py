@@ -201,4 +201,32 @@ OBJECTIVES: dict[str, Method] = {
         ("y",),
         "eegtensor.training.objectives:SoftHardKD",
     ),
+    "weight-shape": Method(
+        "objective",
+        "Xu et al., ICCV 2023",
+        "1",
+        (),
+        "eegtensor.training.objectives:WeightShape",
+    ),
+    "meow": Method(
+        "objective",
+        "Zhang et al., AAAI 2023",
+        "2 + n_steps; 1 with alpha=1",
+        ("y", "features"),
+        "eegtensor.training.objectives:MeoW",
+    ),
+    "doubly-robust": Method(
+        "objective",
+        "Sow et al., ICLR 2024",
+        "1",
+        ("y",),
+        "eegtensor.training.objectives:DoublyRobust",
+    ),
+    "d2r": Method(
+        "objective",
+        "source list 003, entry 14",
+        "2 + 2 n_steps, and a run for the guide",
+        ("y", "raw trials"),
+        "eegtensor.training.objectives:D2R",
+    ),
 }

@@ -40,4 +40,11 @@ TRANSFORMS: dict[str, Method] = {
         ("y",),
         "eegtensor.training.transforms:calibrate_in_subspace",
     ),
+    "sara": Method(
+        "gradient transform",
+        "Hu et al., ICLR 2025",
+        "1 + an SVD of one matrix",
+        (),
+        "eegtensor.training.transforms:SaRA",
+    ),
 }

@@ -7,11 +7,13 @@ from eegtensor.training.objectives.backwardcompatible import BackwardCompatible
 from eegtensor.training.objectives.beliefproportions import BeliefProportions
 from eegtensor.training.objectives.compsum import CompSum, comp_sum
 from eegtensor.training.objectives.crossentropy import CrossEntropy
+from eegtensor.training.objectives.d2r import D2R
 from eegtensor.training.objectives.decoupledcontrastive import (
     DecoupledContrastive,
     decoupled_contrastive,
 )
 from eegtensor.training.objectives.deepcca import DeepCCA, eckart_young
+from eegtensor.training.objectives.doublyrobust import DoublyRobust
 from eegtensor.training.objectives.dualheadkd import DualHeadKD, binary_kl
 from eegtensor.training.objectives.ensloss import EnsLoss
 from eegtensor.training.objectives.grouporder import GroupOrder
@@ -20,6 +22,7 @@ from eegtensor.training.objectives.ldr import LDR
 from eegtensor.training.objectives.logitadjusted import LogitAdjusted
 from eegtensor.training.objectives.loki import LokiLoss
 from eegtensor.training.objectives.mealv2 import MEALV2
+from eegtensor.training.objectives.meow import MeoW
 from eegtensor.training.objectives.multisimilarity import (
     MultiSimilarity,
     multi_similarity,
@@ -35,10 +38,12 @@ from eegtensor.training.objectives.tnar import TNAR
 from eegtensor.training.objectives.unpg import UNPG
 from eegtensor.training.objectives.vat import VAT
 from eegtensor.training.objectives.weightedsum import WeightedSum
+from eegtensor.training.objectives.weightshape import WeightShape
 from eegtensor.training.objectives.zloss import ZLoss, z_loss_of_features
 
 __all__ = [
     "ALDR",
+    "D2R",
     "LDR",
     "MEALV2",
     "NNPU",
@@ -54,18 +59,21 @@ __all__ = [
     "CrossEntropy",
     "DecoupledContrastive",
     "DeepCCA",
+    "DoublyRobust",
     "DualHeadKD",
     "EnsLoss",
     "GroupOrder",
     "HessianAlignment",
     "LogitAdjusted",
     "LokiLoss",
+    "MeoW",
     "MultiSimilarity",
     "Pani",
     "SelfSimilarity",
     "SmoothAdversarial",
     "SoftHardKD",
     "SubjectDRO",
+    "WeightShape",
     "WeightedSum",
     "ZLoss",
     "binary_kl",

@@ -1,0 +1,5 @@
+"""Callbacks that watch for what a loss does not show, one file each."""
+
+from eegtensor.training.monitors.selffitting import SelfFitting, self_fitting
+
+__all__ = ["SelfFitting", "self_fitting"]
