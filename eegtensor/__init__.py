@@ -28,16 +28,19 @@ _MODULES = (
     "auto",
     "benchmark",
     "codebook",
+    "compress",
     "domains",
     "features",
     "geometry",
     "io",
+    "lifelong",
     "models",
     "nn",
     "tensor",
     "tokens",
     "training",
     "transfer",
+    "trust",
 )
 
 __all__ = [

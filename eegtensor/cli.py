@@ -194,6 +194,12 @@ def _add_benchmark(commands: Any) -> None:
         metavar="NAME",
         help="a list of pipelines: training (TSMNet with every training method)",
     )
+    group.add_argument(
+        "--trust",
+        metavar="PIPELINE",
+        help="a trust card of it in the report: attacks, calibration, rejection, "
+        "certificate, forgetting",
+    )
     group.add_argument("--protocol", help=f"{_PROTOCOLS}; default the first")
     group.add_argument(
         "--adapt",
@@ -257,7 +263,9 @@ def _demo(options: argparse.Namespace) -> int:
     from eegtensor.demo import run_demo
 
     out = _folder(options.out)
-    return _finish(run_demo(random_state=options.seed), out, report=True)
+    results = run_demo(random_state=options.seed)
+    _show(results, out)
+    return _finish(results, out, report=True)
 
 
 def _folder(path: str | Path) -> Path:
@@ -273,12 +281,17 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _finish(results: Any, out: Path, *, report: bool) -> int:
+def _show(results: Any, out: Path) -> None:
     results.save(out)
     print(results)
+
+
+def _finish(results: Any, out: Path, *, report: bool, trust: Any = None) -> int:
     print(f"\nscores        {out / 'scores.csv'}")
     if report:
-        print(f"report        {results.report(out / 'report.html')}")
+        print(f"report        {results.report(out / 'report.html', trust=trust)}")
+    if trust is not None:
+        print(f"trust card    {trust.save(out / 'trust.json')}")
     print(f"configuration {out / 'config.json'}")
     return 0
 
@@ -363,6 +376,15 @@ def _benchmark(options: argparse.Namespace) -> int:
             test=test,
             command=options.command_line,
         )
+        results.config["options"] = {k: given[k] for k in (*READING, "src", "card")}
+        # Scores are safe, and seen, before a trust card takes its time.
+        _show(results, out)
+        card = None
+        if given["trust"]:
+            from eegtensor.benchmark import trust_card
+
+            seed = given["seed"] or 0
+            card = trust_card(trials, given["trust"], random_state=seed, cache=cache)
     except KeyboardInterrupt:
         print(
             f"eegtensor: interrupted; finished folds are in {cache}, the same command "
@@ -370,8 +392,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
-    results.config["options"] = {k: given[k] for k in (*READING, "src", "card")}
-    return _finish(results, out, report=not given["no_report"])
+    return _finish(results, out, report=not given["no_report"], trust=card)
 
 
 def _list_pipelines() -> int:

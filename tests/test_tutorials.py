@@ -118,6 +118,22 @@ PROMISED = {
         ],
         ["codes.png", "rate_distortion.png", "reconstruction.png", "usage.png"],
     ),
+    "08_attack_calibrate_reject_forget.py": (
+        [
+            r"new person: 0\.\d+",
+            r"0\.05 +0\.\d+ +0\.05 +\d\.\d+ +26\.\d+",
+            r"noise as large as the largest attack: 0\.\d+",
+            r"tangent-space +0\.\d+ +0\.\d+ +0\.05",
+            r"calibration error 0\.\d+, by a temperature 0\.\d+",
+            r"rejected: \d+% of clean trials, \d+% of popped",
+            r"predict says: .*rejected",
+            r"Forgetting simulated/02: 60 trials, sums \(exact\)",
+            r"AUC: before 0\.\d+",
+            r"largest difference from training without: \d\.\de-1\d",
+            r"report: ",
+        ],
+        ["attack.png"],
+    ),
     "11_choosing_a_training_method.py": (
         [
             r"objective: cross-entropy, .*comp-sum",

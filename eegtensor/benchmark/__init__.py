@@ -6,6 +6,7 @@ The package is itself callable: ``eegtensor.benchmark(trials, pipelines)`` runs
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -16,19 +17,30 @@ from eegtensor.benchmark.runner import benchmark
 from eegtensor.benchmark.splits import PROTOCOLS, Fold, make_folds
 from eegtensor.benchmark.statistics import bootstrap_interval, sign_flip_test
 
+_LAZY = {"TrustCard", "trust_card"}
+
 __all__ = [
     "PROTOCOLS",
     "Fold",
     "Mode",
     "Part",
     "Results",
+    "TrustCard",
     "benchmark",
     "bootstrap_interval",
     "make_folds",
     "parse_mode",
     "sign_flip_test",
     "split_session",
+    "trust_card",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Attacks and certificates need torch, which a benchmark of MDM does not.
+    if name in _LAZY:
+        return getattr(importlib.import_module("eegtensor.benchmark.trustcard"), name)
+    raise AttributeError(f"module 'eegtensor.benchmark' has no attribute {name!r}")
 
 
 # The contract names both a function and a package `benchmark`, and importing the

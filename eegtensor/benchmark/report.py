@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mne
 import numpy as np
@@ -56,6 +57,9 @@ from eegtensor.benchmark.report_words import (
 from eegtensor.benchmark.results import Results
 from eegtensor.benchmark.tables import score_the_same
 
+if TYPE_CHECKING:
+    from eegtensor.benchmark.trustcard import TrustCard
+
 _CSS = """
 #content {font-size: 1rem; color: #24292f}
 #content svg {max-width: 100%; height: auto; display: block; margin: .6rem 0}
@@ -80,7 +84,11 @@ _CSS = """
 
 
 def write_report(
-    results: Results, path: str | os.PathLike, *, title: str | None = None
+    results: Results,
+    path: str | os.PathLike,
+    *,
+    title: str | None = None,
+    trust: TrustCard | None = None,
 ) -> Path:
     """Write results as one self-contained HTML file.
 
@@ -96,6 +104,8 @@ def write_report(
         HTML file; folders are made, an older file is replaced.
     title : str | None
         By default the protocol and the number of people.
+    trust : TrustCard | None
+        What can be relied on in one of the pipelines, which gets a section.
 
     Returns
     -------
@@ -124,7 +134,14 @@ def write_report(
         )
     report = mne.Report(title=title or _title(results), verbose="ERROR")
     report.add_custom_css(_CSS)
-    for section in _sections(results):
+    sections = _sections(results)
+    if trust is not None:
+        # Of torch, which a report without a card does not need.
+        from eegtensor.benchmark.report_trust import trust_section
+
+        # Before "Sessions and seconds" and the configuration.
+        sections.insert(-2, trust_section(trust, results.config["chance"]))
+    for section in sections:
         report.add_html(section.body, section.title, tags=("eegtensor",))
     # A reader must never meet half a file.
     draft = target.with_name(f".{target.name}.{os.getpid()}.html")

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from eegtensor.benchmark.network_patterns import FoldPatterns
 from eegtensor.benchmark.tables import comparison_table, per_person, summary_table
 from eegtensor.store import replace_text
 from eegtensor.trials import Trials
+
+if TYPE_CHECKING:
+    from eegtensor.benchmark.trustcard import TrustCard
 
 _TEXT = (
     "dataset",
@@ -125,12 +128,21 @@ class Results:
             self.scores, metric or self.metric, seed=self.config["seed"]
         )
 
-    def report(self, path: str | os.PathLike) -> Path:
-        """Write one self-contained HTML file and return its path."""
+    def report(
+        self, path: str | os.PathLike, *, trust: TrustCard | None = None
+    ) -> Path:
+        """Write one self-contained HTML file and return its path.
+
+        Parameters
+        ----------
+        path : path-like
+        trust : TrustCard | None
+            Of `trust_card`, for a section on what can be relied on.
+        """
         # The report draws pictures, which scores alone do not need.
         from eegtensor.benchmark.report import write_report
 
-        return Path(write_report(self, path))
+        return Path(write_report(self, path, trust=trust))
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write scores.csv, predictions.csv and config.json, and Parquet if it can.
