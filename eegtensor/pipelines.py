@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from sklearn.base import is_classifier
+
 from eegtensor import _builders as builders
 from eegtensor._check import check_option, fail
 from eegtensor._literals import keyword_literals
@@ -56,7 +58,13 @@ class PipelineSpec:
         }
 
 
-def make_pipeline(name: str, *, align: str | None = None, **params: Any) -> Pipeline:
+def make_pipeline(
+    name: str,
+    *,
+    align: str | None = None,
+    reject: float | None = None,
+    **params: Any,
+) -> Pipeline:
     """Return an unfitted pipeline by name.
 
     Parameters
@@ -67,6 +75,10 @@ def make_pipeline(name: str, *, align: str | None = None, **params: Any) -> Pipe
         How domains are aligned: not at all, by whitening signals with the
         arithmetic mean covariance, by Riemannian recentring, or by Riemannian
         recentring with class-balanced means and iterated pseudo-labels.
+    reject : float | None
+        Share of clean trials of new people that `predict` calls "rejected", as unlike
+        the trials of `fit`: the last step is a `RejectingClassifier` around the usual
+        one, which is fitted four times.
     **params
         Parameters of that pipeline, see ``PIPELINES[name].parameters``.
 
@@ -107,7 +119,29 @@ def make_pipeline(name: str, *, align: str | None = None, **params: Any) -> Pipe
             f"Pipeline {name!r} has no parameter {', '.join(map(repr, unknown))}",
             fix="choose among " + ", ".join(spec.parameters),
         )
-    return spec.build(align, **params)
+    pipeline = spec.build(align, **params)
+    return pipeline if reject is None else _rejecting(pipeline, name, reject)
+
+
+def _rejecting(pipeline: Pipeline, name: str, reject: float) -> Pipeline:
+    from eegtensor.transfer import NetworkClassifier
+    from eegtensor.trust.rejecting import RejectingClassifier
+
+    step, decoder = pipeline.steps[-1]
+    if not is_classifier(decoder):
+        fail(
+            f"reject={reject!r} with a pipeline {name!r} for continuous targets",
+            fix="leave reject out",
+        )
+    if len(pipeline.steps) == 1 and not isinstance(decoder, NetworkClassifier):
+        fail(
+            f"reject={reject!r} with pipeline {name!r}",
+            why="Its only step takes signals, and there are no aligned features by "
+            "which trials of a new person could be told from none",
+            fix="choose a pipeline of covariances or a network",
+        )
+    around = RejectingClassifier(decoder, reject=reject)
+    return Pipeline([*pipeline.steps[:-1], (step, around)])
 
 
 def parse_pipeline(text: str) -> tuple[str, dict[str, Any], str | None]:
