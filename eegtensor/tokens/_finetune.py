@@ -42,8 +42,8 @@ class RefitStatistics:
         self.data = data.pick(torch.cat(rows))
 
     def on_epoch_start(self, state: TrainState) -> None:
-        """Refit where an epoch of a refit begins, but for the first."""
-        if state.epoch > 1 and state.epoch % _EVERY == 0:
+        """Refit where an epoch of a refit begins."""
+        if state.epoch % _EVERY == 0:
             model: Any = state.model
             model.eval()
             model.fit_statistics(self.data.x, self.data.domain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from tokens._given import Given, domains_of
 from eegtensor._check import EEGTensorError
 from eegtensor.domains import Domain
 from eegtensor.tokens._finetune import RefitStatistics
+from eegtensor.tokens._signals import read_signals
+from eegtensor.tokens._trials import learn_scales
 from eegtensor.tokens.classifier import TokenClassifier
 from eegtensor.training import Batch
 
@@ -149,3 +152,49 @@ def test_refits_see_trials_from_first_to_last() -> None:
     # Trials may lie in the order of classes.
     assert torch.equal((own >= 45).sum(), torch.tensor(8))
     assert torch.equal(kept.x["a"][kept.domain == 1], torch.arange(90, 100))
+
+
+def test_refits_come_every_five_epochs() -> None:
+    """And in evaluation mode: dropout would make statistics too wide."""
+    seen = []
+
+    class Model(torch.nn.Module):
+        def fit_statistics(self, x: Any, domain: torch.Tensor) -> None:
+            seen.append((epoch, self.training, len(domain)))
+
+    refit = RefitStatistics(Batch({"a": torch.arange(40)}, domain=torch.zeros(40)))
+    model = Model()
+    for epoch in range(1, 12):
+        model.train()
+        refit.on_epoch_start(SimpleNamespace(epoch=epoch, model=model))  # type: ignore
+    assert seen == [(5, False, 16), (10, False, 16)]
+
+
+def test_batches_of_training_move_no_statistics(probe: TokenClassifier) -> None:
+    network = copy.deepcopy(probe.network_).train()
+    assert network.training
+    assert not network.norm.training
+
+
+def test_scales_of_unknown_people_are_geometric_means() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 3, 200)) * np.array([1.0, 2.0, 4.0])[:, None]
+    X[:6] *= 100
+    X[:6, 1] = X[:, 2] = 0
+    names = [Domain("", "a", "")] * 6 + [Domain("", "b", "")] * 6
+    scales = learn_scales(read_signals(X, 128.0, ("Cz", "C3", "C4")), names)
+    a, b = (scales.by_domain[name] for name in (names[0], names[-1]))
+    assert a[0] > 50 * b[0]
+    # A channel that one person lacks is as the others have it; one of nobody is none.
+    wanted = [np.sqrt(a[0] * b[0]), b[1], 0.0]
+    np.testing.assert_allclose(scales.pooled, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode, epochs", [("probe", 2), ("scratch", 1)])
+def test_a_model_is_pre_trained_as_long_as_asked(
+    given: Given, mode: str, epochs: int
+) -> None:
+    few = ~given.test & (np.arange(len(given.test)) % 2 == 0)
+    clf = TokenClassifier(given.tokenizer, mode=mode, pretrain_epochs=2, epochs=1)
+    clf.fit(given.trials[few], given.trials.y[few], **given.part(few))
+    assert len(clf.model_.history_) == epochs
