@@ -19,7 +19,7 @@ from eegtensor.benchmark.figures import (
     new_figure,
     styled,
 )
-from eegtensor.benchmark.trustcard import TrustCard
+from eegtensor.benchmark.trustrecord import TrustCard
 
 N_BINS = 8
 # Shares of trials that are rejected; of the rest too few would be left.

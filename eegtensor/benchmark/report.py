@@ -58,7 +58,7 @@ from eegtensor.benchmark.results import Results
 from eegtensor.benchmark.tables import score_the_same
 
 if TYPE_CHECKING:
-    from eegtensor.benchmark.trustcard import TrustCard
+    from eegtensor.benchmark.trustrecord import TrustCard
 
 _CSS = """
 #content {font-size: 1rem; color: #24292f}

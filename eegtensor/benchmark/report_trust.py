@@ -8,7 +8,7 @@ from eegtensor.benchmark.figures import to_svg
 from eegtensor.benchmark.figures_trust import SHARES, draw_trust, kept_accuracy
 from eegtensor.benchmark.report_signals import Section
 from eegtensor.benchmark.report_words import joined, text
-from eegtensor.benchmark.trustcard import TrustCard
+from eegtensor.benchmark.trustrecord import TrustCard
 from eegtensor.lifelong import Audit
 
 

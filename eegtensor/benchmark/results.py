@@ -19,7 +19,7 @@ from eegtensor.store import replace_text
 from eegtensor.trials import Trials
 
 if TYPE_CHECKING:
-    from eegtensor.benchmark.trustcard import TrustCard
+    from eegtensor.benchmark.trustrecord import TrustCard
 
 _TEXT = (
     "dataset",

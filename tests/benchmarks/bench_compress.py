@@ -14,6 +14,7 @@ The model and what recipes make of it are kept in the folder, and not made again
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def learned(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eegmat"))
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/bench_compress"))
+    cache = Path(tempfile.gettempdir()) / "bench_compress"
+    parser.add_argument("--cache", type=Path, default=cache, help="models made")
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     args = parser.parse_args()
     torch.set_num_threads(1)

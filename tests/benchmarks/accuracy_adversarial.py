@@ -6,9 +6,9 @@ radius of the training, which is in standard deviations of each channel, in eval
 statistics. Training seconds are of one core.
 One JSON line for each person, decoder and method; lines in the file are not run again::
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_adversarial.py --out out.jsonl \\
+    OMP_NUM_THREADS=1 python tests/benchmarks/accuracy_adversarial.py --out out.jsonl \\
         --set ssvep_exo --people 01 02 --epochs 50 --decoder tsmnet eegnet
-    python tests/benchmarks/bench_adversarial.py --out out.jsonl --report
+    python tests/benchmarks/accuracy_adversarial.py --out out.jsonl --report
 """
 
 from __future__ import annotations
